@@ -1,0 +1,42 @@
+//! Stable codes of rejections and of REST problems.
+
+/// No ticket is left.
+pub const SOLD_OUT: &str = "sold_out";
+/// The event is not, or no longer, on sale.
+pub const NOT_ON_SALE: &str = "not_on_sale";
+/// The event has begun or ended.
+pub const EVENT_OVER: &str = "event_over";
+/// No such event or ticket type.
+pub const UNKNOWN_TICKET_TYPE: &str = "unknown_ticket_type";
+/// More tickets of a type than one order may hold.
+pub const ORDER_LIMIT: &str = "order_limit";
+/// More tickets than one customer may hold.
+pub const CUSTOMER_LIMIT: &str = "customer_limit";
+/// The total differs from the one that the client expected.
+pub const PRICE_CHANGED: &str = "price_changed";
+/// Ticket types of different currencies in one booking, or a total beyond measure.
+pub const MIXED_CURRENCIES: &str = "mixed_currencies";
+/// The hold is gone.
+pub const HOLD_GONE: &str = "hold_gone";
+/// The card was declined.
+pub const PAYMENT_DECLINED: &str = "payment_declined";
+/// The payment method is not one that the gateway knows or that we can open.
+pub const PAYMENT_METHOD_INVALID: &str = "payment_method_invalid";
+/// The charge is not one that can be made, as an amount of zero.
+pub const PAYMENT_INVALID: &str = "payment_invalid";
+/// An undo came first.
+pub const UNDONE: &str = "undone";
+/// The record's retention has passed.
+pub const TOO_OLD: &str = "too_old";
+/// A newer version is known.
+pub const STALE_VERSION: &str = "stale_version";
+/// Less than what is already sold or held.
+pub const BELOW_SOLD: &str = "below_sold";
+/// A step did not answer in time.
+pub const TIMED_OUT: &str = "timed_out";
+/// A deadline of the whole saga ran out.
+pub const DEADLINE: &str = "deadline";
+/// The customer cancelled.
+pub const CANCELLED: &str = "cancelled";
+/// The hold ran out.
+pub const HOLD_EXPIRED: &str = "hold_expired";

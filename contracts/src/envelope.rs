@@ -1,0 +1,225 @@
+//! The message on the wire: an array of commands, or of replies, for one service, action and shard.
+//!
+//! An envelope is bounded by [`MAX_ITEMS`] and [`MAX_BYTES`]; a single command travels in an envelope of one. The item's
+//! key, never the message's id, makes its effect idempotent.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::Value;
+
+use crate::ids::SagaId;
+use crate::time::Timestamp;
+
+/// The version of the envelope that this build writes and reads.
+pub const VERSION: u8 = 1;
+/// Most items of one envelope.
+pub const MAX_ITEMS: usize = 256;
+/// Most bytes of one envelope's items; a single larger item still travels alone.
+pub const MAX_BYTES: usize = 256 * 1024;
+
+/// Names a round of a saga's step: `<saga>:<step>:<round>`. A round has a do and an undo.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// The saga.
+    pub saga: SagaId,
+    /// The step's name in its definition, as `PAY`.
+    pub step: String,
+    /// 1 for the first round.
+    pub round: u32,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.saga, self.step, self.round)
+    }
+}
+
+/// A text that is not `<saga>:<step>:<round>`.
+#[derive(Debug, thiserror::Error)]
+#[error("a key is <saga>:<step>:<round>")]
+pub struct BadKey;
+
+impl FromStr for Key {
+    type Err = BadKey;
+
+    fn from_str(s: &str) -> Result<Self, BadKey> {
+        let mut parts = s.splitn(3, ':');
+        let mut next = || parts.next().ok_or(BadKey);
+        let saga = next()?.parse().map_err(|_| BadKey)?;
+        let step = next()?;
+        let round = next()?.parse().map_err(|_| BadKey)?;
+        let plain = |c: u8| c.is_ascii_alphanumeric() || c == b'_' || c == b'-';
+        if step.is_empty() || step.len() > 64 || !step.bytes().all(plain) {
+            return Err(BadKey);
+        }
+        Ok(Self { saga, step: step.to_owned(), round })
+    }
+}
+
+impl Serialize for Key {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        std::borrow::Cow::<'de, str>::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Which half of a round a command is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Half {
+    /// The effect.
+    Do,
+    /// Its compensation, which may overtake it.
+    Undo,
+}
+
+/// One command in an envelope.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Item {
+    /// The round it belongs to.
+    pub key: Key,
+    /// Do or undo.
+    pub half: Half,
+    /// Labels this sending; an answer to any attempt answers the round.
+    pub attempt: u32,
+    /// Past this point the command is answered `expired` and not carried out. Undos and the point of no return have none.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::time::millis_option")]
+    pub deadline: Option<Timestamp>,
+    /// W3C `traceparent` of the step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
+    /// The action's own body.
+    pub body: Box<RawValue>,
+}
+
+/// What a service answers to one item.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// It happened; final.
+    Done(Value),
+    /// It did not and will not happen; final.
+    Rejected(Rejection),
+    /// Under way; its end comes as another reply with the same key. Spends no attempt.
+    Pending(Value),
+    /// Nothing was recorded, send it again.
+    Retry(String),
+    /// This sending came past its deadline; says nothing about the round.
+    Expired,
+    /// It was dead-lettered, with this reason; it is not sent again.
+    Dead(String),
+}
+
+impl Answer {
+    /// `Done` with the given output.
+    pub fn done(output: impl Serialize) -> Self {
+        Self::Done(serde_json::to_value(output).unwrap_or(Value::Null))
+    }
+
+    /// `Rejected` with a code of [`crate::codes`].
+    pub fn rejected(code: &str, message: impl Into<String>) -> Self {
+        Self::Rejected(Rejection { code: code.to_owned(), message: message.into() })
+    }
+
+    /// Whether it ends the half of the round it answers.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Done(_) | Self::Rejected(_) | Self::Dead(_))
+    }
+}
+
+/// A definite no.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejection {
+    /// A stable code of [`crate::codes`].
+    pub code: String,
+    /// For people; holds no secret and no personal data.
+    pub message: String,
+}
+
+/// One reply in an envelope.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The round that is answered.
+    pub key: Key,
+    /// Do or undo.
+    pub half: Half,
+    /// The attempt that is answered, for the history.
+    pub attempt: u32,
+    /// The answer.
+    pub answer: Answer,
+    /// W3C `traceparent` of the service's span.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
+}
+
+/// An envelope of commands ([`Item`]), of replies ([`Reply`]) or of [`DomainEvent`]s.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Envelope<T> {
+    /// [`VERSION`].
+    pub v: u8,
+    /// At most [`MAX_ITEMS`].
+    pub items: Vec<T>,
+}
+
+impl<T> Envelope<T> {
+    /// An envelope of this build's version.
+    pub fn new(items: Vec<T>) -> Self {
+        Self { v: VERSION, items }
+    }
+}
+
+/// Something that happened to an aggregate, as it stands in EVENTS.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DomainEvent {
+    /// Unique; consumers deduplicate by it.
+    pub id: uuid::Uuid,
+    /// The aggregate, as a booking's id.
+    pub aggregate: uuid::Uuid,
+    /// Rises with each change of the aggregate; consumers ignore older ones.
+    pub version: i64,
+    /// When it was committed.
+    #[serde(with = "crate::time::millis")]
+    pub at: Timestamp,
+    /// W3C `traceparent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
+    /// The event's own fields.
+    pub data: Value,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_reads_as_it_is_written() {
+        let key = Key { saga: SagaId::fresh(), step: "PAY".into(), round: 3 };
+        assert_eq!(key.to_string().parse::<Key>().unwrap(), key);
+        for bad in ["", "x:PAY:1", &format!("{}:PAY", key.saga), &format!("{}:P Y:1", key.saga), &format!("{}::1", key.saga)] {
+            assert!(bad.parse::<Key>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_item_keeps_its_body_as_it_came() {
+        let text = format!(r#"{{"key":"{}:PAY:1","half":"do","attempt":1,"deadline":5,"body":{{"b": 1,  "a":2}}}}"#, SagaId::fresh());
+        let item: Item = serde_json::from_str(&text).unwrap();
+        assert_eq!(item.deadline, Some(Timestamp(5)));
+        assert_eq!(item.body.get(), r#"{"b": 1,  "a":2}"#);
+    }
+
+    #[test]
+    fn answers_have_one_word_forms() {
+        let show = |a: Answer| serde_json::to_string(&a).unwrap();
+        assert_eq!(show(Answer::Expired), r#""expired""#);
+        assert_eq!(show(Answer::rejected("sold_out", "none left")), r#"{"rejected":{"code":"sold_out","message":"none left"}}"#);
+    }
+}

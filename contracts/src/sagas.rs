@@ -1,0 +1,418 @@
+//! Requests to the orchestrator and what it tells of sagas.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::bookings::{Line, ReserveItem};
+use crate::identity::Idempotency;
+use crate::{BookingId, CustomerId, EventId, Money, SagaId, Timestamp};
+
+/// Name of the booking saga.
+pub const BOOKING: &str = "booking";
+/// Name of the saga that puts an event on sale.
+pub const PUBLISH_EVENT: &str = "publish_event";
+
+/// Core NATS request on [`crate::subjects::START`]; the answer is a [`StartAnswer`], after the commit.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StartSaga {
+    /// The saga's id, made by the asker; a repeat with the same id or the same owner and key finds the first.
+    pub id: SagaId,
+    /// Name of its definition.
+    pub definition: String,
+    /// Whose it is, for owner checks and lists.
+    pub owner: Option<CustomerId>,
+    /// Unique with the owner.
+    pub idempotency: Option<Idempotency>,
+    /// The event it is about, for filters and as the ordering key of its commands.
+    pub event: Option<EventId>,
+    /// The definition's input.
+    pub input: Value,
+    /// The asker has given up after this; a start that is older is dropped.
+    #[serde(with = "crate::time::millis")]
+    pub give_up_at: Timestamp,
+    /// W3C `traceparent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
+}
+
+/// What became of a start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartAnswer {
+    /// The saga is committed.
+    Started {
+        /// Its id: an earlier one's where the key was known.
+        id: SagaId,
+        /// False where the key or id was known.
+        created: bool,
+        /// The definition's view of it, as [`BookingView`].
+        view: Value,
+    },
+    /// The key is known with another body.
+    KeyReused,
+    /// Not admitted now.
+    Busy {
+        /// When it is worth another try.
+        retry_after_ms: u64,
+    },
+    /// The input, or the definition's name, is not acceptable.
+    Refused {
+        /// Stable code.
+        code: String,
+        /// For people.
+        message: String,
+    },
+}
+
+/// Core NATS request on [`crate::subjects::ACT`]; the answer is an [`ActAnswer`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Act {
+    /// The saga.
+    pub saga: SagaId,
+    /// Only where it belongs to this customer; `None` for operators.
+    pub owner: Option<CustomerId>,
+    /// Who acts.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+    /// What to do.
+    pub action: Action,
+    /// W3C `traceparent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
+}
+
+/// What can be done to a saga from outside.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Unwind it.
+    Cancel,
+    /// Deliver a signal to its wait.
+    Signal {
+        /// The wait's name for it.
+        name: String,
+        /// What it brings.
+        payload: Value,
+    },
+}
+
+/// What became of an action.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActAnswer {
+    /// It is in the saga's history.
+    Done {
+        /// The definition's view of the saga now.
+        view: Value,
+    },
+    /// No such saga, or another's.
+    NotFound,
+    /// Not possible in its state.
+    Conflict {
+        /// Stable code.
+        code: String,
+        /// For people.
+        message: String,
+    },
+}
+
+/// One change of status, broadcast on [`crate::subjects::STATUS`] in arrays after the commit; a hint, which may be lost.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusChange {
+    /// The saga.
+    pub id: SagaId,
+    /// As [`BookingView::status`], or the saga's state where its definition has no status of its own.
+    pub status: String,
+    /// The saga's version: higher is later.
+    pub version: i64,
+}
+
+/// Input of the booking saga.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BookingInput {
+    /// The event.
+    pub event: EventId,
+    /// Who books.
+    pub customer: CustomerId,
+    /// What is booked.
+    pub items: Vec<ReserveItem>,
+    /// What the client expects to pay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_total: Option<Money>,
+    /// The payment method, sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+}
+
+/// The status of a booking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BookingStatus {
+    /// Under way.
+    Pending,
+    /// Waits for a payment method or for an action of the customer.
+    AwaitingPayment,
+    /// The tickets exist.
+    Confirmed,
+    /// Ended without tickets, for the given reason.
+    Failed,
+    /// The hold ran out.
+    Expired,
+    /// The customer or an operator cancelled.
+    Cancelled,
+    /// Was confirmed, and given back.
+    Refunded,
+}
+
+impl BookingStatus {
+    /// As it stands in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::AwaitingPayment => "awaiting_payment",
+            Self::Confirmed => "confirmed",
+            Self::Failed => "failed",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+            Self::Refunded => "refunded",
+        }
+    }
+}
+
+/// What happens to the money of a booking that ended without tickets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RefundStatus {
+    /// Nothing was taken, or nothing is to be given back.
+    None,
+    /// On its way.
+    Pending,
+    /// Given back.
+    Done,
+    /// Somebody looks at it.
+    Attention,
+}
+
+/// A booking as its customer sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct BookingView {
+    /// Its id.
+    pub id: BookingId,
+    /// Its status.
+    pub status: BookingStatus,
+    /// Why it ended so, a stable code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "sold_out")]
+    pub reason: Option<String>,
+    /// The event.
+    pub event_id: EventId,
+    /// Whose it is.
+    pub customer_id: CustomerId,
+    /// What was asked for.
+    pub items: Vec<BookedItem>,
+    /// What is held or sold, at frozen prices; empty until the hold.
+    pub lines: Vec<Line>,
+    /// The sum of the lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<Money>,
+    /// When the hold ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_expires_at: Option<Timestamp>,
+    /// Code of the last decline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_decline: Option<String>,
+    /// What happens to the money.
+    pub refund: RefundStatus,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+    /// Rises with each change.
+    pub version: i64,
+}
+
+/// A number of tickets of one type, as asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct BookedItem {
+    /// The type.
+    pub ticket_type_id: crate::TicketTypeId,
+    /// How many.
+    #[schema(minimum = 1)]
+    pub quantity: u32,
+}
+
+/// Query: [`GetBooking`] to `Option<BookingView>`.
+pub const GET_BOOKING: &str = "booking";
+/// Query: [`ListBookings`] to `Page<BookingView>`, newest first.
+pub const LIST_BOOKINGS: &str = "bookings";
+/// Query: [`ListSagas`] to `Page<SagaSummary>`, newest first.
+pub const LIST_SAGAS: &str = "sagas";
+/// Query: [`SagaId`] to `Option<SagaDetail>`.
+pub const GET_SAGA: &str = "saga";
+/// Query: [`SagaId`] to `Option<Vec<HistoryEntry>>`, oldest first.
+pub const HISTORY: &str = "history";
+
+/// Reads one booking.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GetBooking {
+    /// Which.
+    pub id: BookingId,
+    /// Only where it belongs to this customer.
+    pub owner: Option<CustomerId>,
+}
+
+/// Reads a customer's bookings.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListBookings {
+    /// Whose.
+    pub owner: CustomerId,
+    /// 1 to 100.
+    pub limit: u32,
+    /// Only older than this one.
+    pub before: Option<BookingId>,
+}
+
+/// Reads sagas.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ListSagas {
+    /// By state, or `attention`.
+    pub state: Option<String>,
+    /// By the definition's name.
+    pub kind: Option<String>,
+    /// By the current step's name.
+    pub step: Option<String>,
+    /// By event.
+    pub event: Option<EventId>,
+    /// By owner.
+    pub user: Option<CustomerId>,
+    /// Started at or after.
+    pub from: Option<Timestamp>,
+    /// Started before.
+    pub to: Option<Timestamp>,
+    /// 1 to 100.
+    pub limit: u32,
+    /// Only older than this one.
+    pub before: Option<SagaId>,
+}
+
+/// A page of a list, with where the next begins.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// The last item's id where more follow.
+    pub next: Option<Uuid>,
+}
+
+/// A saga in a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct SagaSummary {
+    /// Its id.
+    pub id: SagaId,
+    /// Name of its definition.
+    pub kind: String,
+    /// The definition's version under which it runs.
+    pub definition_version: u32,
+    /// Its state, as `running`.
+    pub state: String,
+    /// The step it is at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// The definition's own word for where it stands, as a booking's status.
+    pub status: String,
+    /// What an operator should look at.
+    pub attention: Vec<Attention>,
+    /// The event it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<EventId>,
+    /// Whose it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<CustomerId>,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+    /// Trace of its start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+    /// Rises with each change.
+    pub version: i64,
+}
+
+/// A mark for an operator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Attention {
+    /// The step.
+    pub step: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A saga with its steps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct SagaDetail {
+    /// The same as in lists.
+    #[serde(flatten)]
+    pub summary: SagaSummary,
+    /// What it was started with; payment methods are sealed.
+    pub input: Value,
+    /// By step, in the order of its definition.
+    pub steps: Vec<SagaStep>,
+}
+
+/// Where one step of a saga stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct SagaStep {
+    /// Its name.
+    pub name: String,
+    /// As `dispatched`, `done`, `undone`.
+    pub state: String,
+    /// The round it is in.
+    pub round: u32,
+    /// Sends that were counted in this round.
+    pub attempts: u32,
+    /// What it brought.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub output: Value,
+    /// The last error's code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// One entry of a saga's history.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct HistoryEntry {
+    /// 1, 2, 3, ...
+    pub seq: u32,
+    /// When.
+    pub at: Timestamp,
+    /// What happened, as `dispatched`, `done`, `rejected`, `cancelled`.
+    pub what: String,
+    /// The step, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// The step's round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round: Option<u32>,
+    /// The attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// Code and message of an error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// From the dispatch to the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+    /// Who acted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Trace id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+}

@@ -1,0 +1,332 @@
+//! Where a saga stands. The runtime stores it as JSON; fields at their default are left out.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::definition::Definition;
+
+/// A saga.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Saga {
+    /// Its id.
+    pub id: Uuid,
+    /// Name of its definition.
+    pub definition: String,
+    /// The definition's version that it runs under until it ends.
+    pub version: u32,
+    /// What it was started with.
+    pub input: Value,
+    /// When it was started, ms.
+    pub started_at: i64,
+    /// Forward, back, or ended.
+    pub phase: Phase,
+    /// No new step begins.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub paused: bool,
+    /// Index of the step that it is at.
+    pub at: usize,
+    /// One a step of the definition.
+    pub steps: Vec<StepState>,
+    /// Why it unwinds or was abandoned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// Marks for an operator.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attention: Vec<Attention>,
+    /// Number of the last history entry.
+    pub seq: u32,
+}
+
+/// Which way a saga goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Towards its end.
+    Forward,
+    /// Back: undos are under way.
+    Unwinding,
+    /// All steps are done.
+    Completed,
+    /// All that had happened is undone.
+    Compensated,
+    /// An operator gave it up.
+    Abandoned,
+}
+
+/// A saga's state as operators see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// A step is in flight.
+    Running,
+    /// At a wait, or a round is pending.
+    Waiting,
+    /// A target's breaker is open; no attempt is spent.
+    Held,
+    /// An operator stopped it.
+    Paused,
+    /// Undos are in flight.
+    Compensating,
+    /// Ended: all steps done.
+    Completed,
+    /// Ended: undone.
+    Compensated,
+    /// Ended: given up by an operator.
+    Abandoned,
+}
+
+impl State {
+    /// As it stands in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Held => "held",
+            Self::Paused => "paused",
+            Self::Compensating => "compensating",
+            Self::Completed => "completed",
+            Self::Compensated => "compensated",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// Why a saga unwinds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// Stable code.
+    pub code: String,
+    /// For people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// The step that led to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+}
+
+/// A mark for an operator on a step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attention {
+    /// The step's name.
+    pub step: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Do or undo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Half {
+    /// The effect.
+    Do,
+    /// Its compensation.
+    Undo,
+}
+
+/// Where one step stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepState {
+    /// The effect.
+    #[serde(rename = "s")]
+    pub status: Status,
+    /// The compensation.
+    #[serde(rename = "u", default, skip_serializing_if = "is_default")]
+    pub undo: Undo,
+    /// 1 for the first.
+    #[serde(rename = "r", default = "one", skip_serializing_if = "is_one")]
+    pub round: u32,
+    /// Attempts of this round; above zero means that it may have reached the service.
+    #[serde(rename = "a", default, skip_serializing_if = "is_default")]
+    pub attempts: u32,
+    /// Attempts of its undo.
+    #[serde(rename = "ua", default, skip_serializing_if = "is_default")]
+    pub undo_attempts: u32,
+    /// First dispatch of the half under way, ms.
+    #[serde(rename = "t", default, skip_serializing_if = "is_default")]
+    pub sent_at: i64,
+    /// The service has answered `pending` in this round.
+    #[serde(rename = "p", default, skip_serializing_if = "is_default")]
+    pub pending: bool,
+    /// A deadline has passed and the pending round was asked once more.
+    #[serde(rename = "l", default, skip_serializing_if = "is_default")]
+    pub last_ask: bool,
+    /// What it brought.
+    #[serde(rename = "o", default, skip_serializing_if = "Value::is_null")]
+    pub output: Value,
+    /// Code and message of the last failure.
+    #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<(String, String)>,
+    /// The signal's payload that replaces the round once it is undone.
+    #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<Value>,
+}
+
+/// The effect of a step. Times are ms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Not begun.
+    Idle,
+    /// Ready to be sent when its service's breaker lets it.
+    Held,
+    /// Its answer is awaited until then.
+    Sent(i64),
+    /// Its next attempt is due then.
+    Backoff(i64),
+    /// The service works on it; asked again then.
+    Pending(i64),
+    /// A wait, until then where it has a time-out.
+    Waiting(Option<i64>),
+    /// It happened.
+    Done,
+    /// It did not happen.
+    Rejected,
+    /// All attempts are spent: it may have happened.
+    Unknown,
+    /// Its condition was false.
+    Omitted,
+    /// An operator skipped it.
+    Skipped,
+}
+
+/// The compensation of a step. Times are ms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Undo {
+    /// Not begun, or nothing to undo.
+    #[default]
+    None,
+    /// Waits for the undo of a later step of the same service.
+    Queued,
+    /// Ready to be sent when its service's breaker lets it.
+    Held,
+    /// Its answer is awaited until then.
+    Sent(i64),
+    /// Its next attempt is due then.
+    Backoff(i64),
+    /// The service works on it; asked again then.
+    Pending(i64),
+    /// Nothing is left.
+    Done,
+    /// It needs an operator.
+    GaveUp,
+    /// An operator did it by hand.
+    Resolved,
+}
+
+impl StepState {
+    /// A step that has not begun.
+    pub fn idle() -> Self {
+        Self {
+            status: Status::Idle,
+            undo: Undo::None,
+            round: 1,
+            attempts: 0,
+            undo_attempts: 0,
+            sent_at: 0,
+            pending: false,
+            last_ask: false,
+            output: Value::Null,
+            error: None,
+            replacement: None,
+        }
+    }
+
+    /// When its timers fire next, ms.
+    pub fn due(&self) -> Option<i64> {
+        let effect = match self.status {
+            Status::Sent(t) | Status::Backoff(t) | Status::Pending(t) => Some(t),
+            Status::Waiting(t) => t,
+            _ => None,
+        };
+        let undo = match self.undo {
+            Undo::Sent(t) | Undo::Backoff(t) | Undo::Pending(t) => Some(t),
+            _ => None,
+        };
+        match (effect, undo) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+}
+
+impl Saga {
+    /// A saga that has not begun.
+    pub fn new(id: Uuid, definition: &Definition, input: Value, now: i64) -> Self {
+        Self {
+            id,
+            definition: definition.name.clone(),
+            version: definition.version,
+            input,
+            started_at: now,
+            phase: Phase::Forward,
+            paused: false,
+            at: 0,
+            steps: definition.steps.iter().map(|_| StepState::idle()).collect(),
+            reason: None,
+            attention: Vec::new(),
+            seq: 0,
+        }
+    }
+
+    /// Whether nothing will happen any more.
+    pub fn ended(&self) -> bool {
+        matches!(self.phase, Phase::Completed | Phase::Compensated | Phase::Abandoned)
+    }
+
+    /// The state as operators see it.
+    pub fn state(&self) -> State {
+        let held = || self.steps.iter().any(|s| s.status == Status::Held || s.undo == Undo::Held);
+        match self.phase {
+            Phase::Completed => State::Completed,
+            Phase::Compensated => State::Compensated,
+            Phase::Abandoned => State::Abandoned,
+            Phase::Unwinding if held() => State::Held,
+            Phase::Unwinding => State::Compensating,
+            Phase::Forward if self.paused => State::Paused,
+            Phase::Forward if held() => State::Held,
+            Phase::Forward => match self.steps.get(self.at).map(|s| s.status) {
+                Some(Status::Waiting(_) | Status::Pending(_)) => State::Waiting,
+                _ => State::Running,
+            },
+        }
+    }
+
+    /// When it wants [`crate::Input::Timer`] next, ms; `definition` must be its own.
+    pub fn next_due(&self, definition: &Definition) -> Option<i64> {
+        if self.ended() {
+            return None;
+        }
+        let steps = self.steps.iter().filter_map(StepState::due);
+        steps.chain(crate::transition::next_deadline(definition, self)).min()
+    }
+
+    /// The position of the dispatched point of no return whose answer alone decides.
+    pub fn awaits_no_return(&self, definition: &Definition) -> Option<usize> {
+        (0..self.steps.len()).find(|&at| {
+            definition.command(at).is_some_and(|c| c.no_return)
+                && self.steps[at].attempts > 0
+                && matches!(self.steps[at].status, Status::Held | Status::Sent(_) | Status::Backoff(_) | Status::Pending(_))
+        })
+    }
+
+    /// Whether the point of no return is done.
+    pub fn past_no_return(&self, definition: &Definition) -> bool {
+        (0..self.steps.len())
+            .any(|at| definition.command(at).is_some_and(|c| c.no_return) && self.steps[at].status == Status::Done)
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature that serde asks for
+fn is_one(value: &u32) -> bool {
+    *value == 1
+}

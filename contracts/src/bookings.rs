@@ -198,5 +198,46 @@ pub struct TypeAvailability {
     pub available: u32,
 }
 
+/// Data of `booking.held`. The aggregate of all events about bookings is the booking.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BookingHeld {
+    /// The event.
+    pub event_id: EventId,
+    /// Who booked.
+    pub customer_id: CustomerId,
+    /// Number of tickets.
+    pub tickets: u32,
+    /// What they cost.
+    pub total: Money,
+    /// When the hold ends.
+    pub hold_until: Timestamp,
+}
+
+/// Data of `booking.confirmed`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BookingConfirmed {
+    /// The event.
+    pub event_id: EventId,
+    /// Who booked.
+    pub customer_id: CustomerId,
+    /// What was booked.
+    pub lines: Vec<Line>,
+    /// The sum of the lines.
+    pub total: Money,
+}
+
+/// Data of `booking.expired` and `booking.cancelled`: the tickets are on sale again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BookingEnded {
+    /// The event.
+    pub event_id: EventId,
+    /// Who had booked.
+    pub customer_id: CustomerId,
+    /// Number of tickets given back.
+    pub tickets: u32,
+    /// Why, as `hold_expired`.
+    pub reason: String,
+}
+
 /// How long a hold lasts where the event names nothing.
 pub const DEFAULT_HOLD: Duration = Duration::from_secs(600);

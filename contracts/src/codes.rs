@@ -18,6 +18,8 @@ pub const PRICE_CHANGED: &str = "price_changed";
 pub const MIXED_CURRENCIES: &str = "mixed_currencies";
 /// The hold is gone.
 pub const HOLD_GONE: &str = "hold_gone";
+/// The hold was confirmed, so that it is no longer undone.
+pub const CONFIRMED: &str = "confirmed";
 /// The card was declined.
 pub const PAYMENT_DECLINED: &str = "payment_declined";
 /// The payment method is not one that the gateway knows or that we can open.
@@ -40,3 +42,26 @@ pub const DEADLINE: &str = "deadline";
 pub const CANCELLED: &str = "cancelled";
 /// The hold ran out.
 pub const HOLD_EXPIRED: &str = "hold_expired";
+/// No notification of that name.
+pub const UNKNOWN_TEMPLATE: &str = "unknown_template";
+
+// Errors of queries, which are problems of REST too.
+
+/// Fields that are not acceptable; the details are a list of them.
+pub const VALIDATION: &str = "validation";
+/// A part of the platform cannot answer now.
+pub const UNAVAILABLE: &str = "unavailable";
+/// Too much at once; the details hold `retry_after_ms`.
+pub const BUSY: &str = "busy";
+/// The idempotency key came before, with another body.
+pub const KEY_REUSED: &str = "key_reused";
+/// The version is not the one that was read.
+pub const VERSION_CONFLICT: &str = "version_conflict";
+/// Only drafts can be edited, deleted or published.
+pub const NOT_DRAFT: &str = "not_draft";
+/// The address has an account.
+pub const EMAIL_TAKEN: &str = "email_taken";
+/// No account with this address and password.
+pub const INVALID_CREDENTIALS: &str = "invalid_credentials";
+/// A refresh token that is unknown, used up or past its end.
+pub const INVALID_TOKEN: &str = "invalid_token";

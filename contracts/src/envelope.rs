@@ -7,8 +7,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::ids::SagaId;
 use crate::time::Timestamp;
@@ -203,14 +203,19 @@ mod tests {
     fn a_key_reads_as_it_is_written() {
         let key = Key { saga: SagaId::fresh(), step: "PAY".into(), round: 3 };
         assert_eq!(key.to_string().parse::<Key>().unwrap(), key);
-        for bad in ["", "x:PAY:1", &format!("{}:PAY", key.saga), &format!("{}:P Y:1", key.saga), &format!("{}::1", key.saga)] {
+        for bad in
+            ["", "x:PAY:1", &format!("{}:PAY", key.saga), &format!("{}:P Y:1", key.saga), &format!("{}::1", key.saga)]
+        {
             assert!(bad.parse::<Key>().is_err(), "{bad}");
         }
     }
 
     #[test]
     fn an_item_keeps_its_body_as_it_came() {
-        let text = format!(r#"{{"key":"{}:PAY:1","half":"do","attempt":1,"deadline":5,"body":{{"b": 1,  "a":2}}}}"#, SagaId::fresh());
+        let text = format!(
+            r#"{{"key":"{}:PAY:1","half":"do","attempt":1,"deadline":5,"body":{{"b": 1,  "a":2}}}}"#,
+            SagaId::fresh()
+        );
         let item: Item = serde_json::from_str(&text).unwrap();
         assert_eq!(item.deadline, Some(Timestamp(5)));
         assert_eq!(item.body.get(), r#"{"b": 1,  "a":2}"#);
@@ -220,6 +225,9 @@ mod tests {
     fn answers_have_one_word_forms() {
         let show = |a: Answer| serde_json::to_string(&a).unwrap();
         assert_eq!(show(Answer::Expired), r#""expired""#);
-        assert_eq!(show(Answer::rejected("sold_out", "none left")), r#"{"rejected":{"code":"sold_out","message":"none left"}}"#);
+        assert_eq!(
+            show(Answer::rejected("sold_out", "none left")),
+            r#"{"rejected":{"code":"sold_out","message":"none left"}}"#
+        );
     }
 }

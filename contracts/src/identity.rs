@@ -58,6 +58,9 @@ pub const ISSUER: &str = "eventicket";
 /// `aud` of every access token.
 pub const AUDIENCE: &str = "eventicket-api";
 
+/// Name of the service, which answers queries only.
+pub const SERVICE: &str = "identity";
+
 /// Query: [`Register`] to [`User`]; error `email_taken`.
 pub const REGISTER: &str = "register";
 /// Query: [`Login`] to [`Tokens`]; errors `invalid_credentials`, `busy` with a time to wait.

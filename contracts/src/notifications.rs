@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{BookingId, CustomerId};
+use crate::{BookingId, CustomerId, Timestamp};
 
 /// `notifications.send`: done when the delivery is committed; it leaves from there. Answer: done, with null.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,4 +32,35 @@ pub struct BookingMail {
     pub lines: Vec<crate::bookings::Line>,
     /// The total.
     pub total: crate::Money,
+}
+
+/// Query: [`DeliveriesQuery`] to `Vec<Delivery>`, oldest first.
+pub const DELIVERIES: &str = "deliveries";
+
+/// Asks for what was sent about a booking.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeliveriesQuery {
+    /// The booking.
+    pub booking: BookingId,
+}
+
+/// A mail and how far it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// The saga's step that asked for it.
+    pub step: String,
+    /// Its round.
+    pub round: u32,
+    /// Which text.
+    pub template: String,
+    /// `due`, `sent`, `failed` (given up) or `refused`.
+    pub state: String,
+    /// How often it was tried.
+    pub tries: u32,
+    /// Why the last try failed; holds no address.
+    pub last_error: Option<String>,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When it was handed to the mail server or given up.
+    pub ended_at: Option<Timestamp>,
 }

@@ -2,67 +2,93 @@
 
 use uuid::Uuid;
 
-/// A service that takes commands.
+/// A service that takes commands: its name and actions as they stand in subjects. The platform's own are its constants;
+/// whoever builds on the runtime makes more with [`Service::new`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Service {
-    /// Capacity, holds, bookings, tickets.
-    Bookings,
-    /// Charges and refunds.
-    Payments,
-    /// E-mail and its like.
-    Notifications,
-    /// Events and their ticket types.
-    Events,
+pub struct Service {
+    name: &'static str,
+    actions: &'static [&'static str],
 }
 
+#[allow(non_upper_case_globals)] // read as names of services
 impl Service {
-    /// Every service that takes commands.
+    /// Capacity, holds, bookings, tickets.
+    pub const Bookings: Self = Self::new("bookings", &["reserve", "release", "confirm", "offer"]);
+    /// Charges and refunds.
+    pub const Payments: Self = Self::new("payments", &["charge", "refund"]);
+    /// E-mail and its like.
+    pub const Notifications: Self = Self::new("notifications", &["send"]);
+    /// Events and their ticket types.
+    pub const Events: Self = Self::new("events", &["settle"]);
+
+    /// Every service of the platform that takes commands.
     pub const ALL: [Self; 4] = [Self::Bookings, Self::Payments, Self::Notifications, Self::Events];
+
+    /// A service of that name (lower case letters, digits and `_`) with these actions; any other is dead-lettered.
+    pub const fn new(name: &'static str, actions: &'static [&'static str]) -> Self {
+        Self { name, actions }
+    }
 
     /// As it stands in subjects.
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Bookings => "bookings",
-            Self::Payments => "payments",
-            Self::Notifications => "notifications",
-            Self::Events => "events",
-        }
+        self.name
     }
 
     /// The actions that it takes; anything else is dead-lettered.
     pub const fn actions(self) -> &'static [&'static str] {
-        match self {
-            Self::Bookings => &["reserve", "release", "confirm", "offer"],
-            Self::Payments => &["charge", "refund"],
-            Self::Notifications => &["send"],
-            Self::Events => &["settle"],
-        }
+        self.actions
     }
 
     /// Shards of its command stream: one until a measurement asks for more.
     pub const fn shards(self) -> u32 {
-        1
+        SHARDS
     }
 
-    /// The service of that name.
+    /// The platform's service of that name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|s| s.name() == name)
     }
 
     /// Its work queue, as `CMD_BOOKINGS`.
     pub fn stream(self) -> String {
-        format!("CMD_{}", self.name().to_ascii_uppercase())
+        command_stream(self.name)
     }
 
     /// All its commands, as `cmd.bookings.>`.
     pub fn commands(self) -> String {
-        format!("cmd.{}.>", self.name())
+        commands_of(self.name)
     }
 }
 
+impl AsRef<str> for Service {
+    fn as_ref(&self) -> &str {
+        self.name
+    }
+}
+
+/// Shards of a command stream.
+pub const SHARDS: u32 = 1;
+/// What the name of each command stream begins with.
+const COMMAND_STREAM: &str = "CMD_";
+
+/// The work queue of a service, as `CMD_BOOKINGS`.
+pub fn command_stream(service: &str) -> String {
+    format!("{COMMAND_STREAM}{}", service.to_ascii_uppercase())
+}
+
+/// The service whose work queue has this name.
+pub fn service_of_stream(stream: &str) -> Option<String> {
+    stream.strip_prefix(COMMAND_STREAM).map(str::to_ascii_lowercase)
+}
+
+/// All commands of a service, as `cmd.bookings.>`.
+pub fn commands_of(service: &str) -> String {
+    format!("cmd.{service}.>")
+}
+
 /// The subject of a command: `cmd.<service>.<action>.<shard>`.
-pub fn command(service: Service, action: &str, shard: u32) -> String {
-    format!("cmd.{}.{action}.{shard}", service.name())
+pub fn command(service: impl AsRef<str>, action: &str, shard: u32) -> String {
+    format!("cmd.{}.{action}.{shard}", service.as_ref())
 }
 
 /// The shard of an ordering key (the event's id) among `shards`.

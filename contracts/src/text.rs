@@ -13,7 +13,10 @@ impl Email {
         let text = text.trim();
         let (local, domain) = text.split_once('@')?;
         let label = |l: &str| {
-            !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') && !l.starts_with('-') && !l.ends_with('-')
+            !l.is_empty()
+                && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                && !l.starts_with('-')
+                && !l.ends_with('-')
         };
         let ok = text.len() <= 254
             && !local.is_empty()

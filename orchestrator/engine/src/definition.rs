@@ -53,6 +53,7 @@ pub struct Step {
 
 /// What a step does.
 #[derive(Clone)]
+#[allow(clippy::large_enum_variant)] // a process holds each definition once
 pub enum Kind {
     /// Sends a command to a service.
     Command(Command),
@@ -90,7 +91,8 @@ pub struct Command {
     pub best_effort: bool,
     /// What a rejection leads to.
     pub on_rejection: OnRejection,
-    /// A signal that replaces a pending round: its undo first, then the next round.
+    /// A signal that replaces a pending round: its undo first, then the next round. An earlier wait for the same signal
+    /// takes its payload.
     pub replaced_by: Option<String>,
     /// How long a pending round waits before it is asked again.
     pub ask_every: Duration,
@@ -103,7 +105,7 @@ pub enum OnRejection {
     Unwind,
     /// The saga waits again at the named wait, and the step takes a new round, at most so many in all.
     BackTo {
-        /// Name of a wait before this step.
+        /// Name of a wait before this step, with nothing but waits between the two.
         wait: String,
         /// Most rounds.
         rounds: u32,
@@ -237,15 +239,28 @@ impl Definition {
             match &step.kind {
                 Kind::Command(c) => {
                     if past_return && !c.best_effort {
-                        return fail(format!("{} comes after the point of no return and is not best effort", step.name));
+                        return fail(format!(
+                            "{} comes after the point of no return and is not best effort",
+                            step.name
+                        ));
                     }
                     if c.retry.attempts == 0 || c.undo_retry.attempts == 0 {
                         return fail(format!("{} has no attempt", step.name));
                     }
+                    if c.no_return && (c.best_effort || c.replaced_by.is_some()) {
+                        return fail(format!("{} is the point of no return: only its answer decides", step.name));
+                    }
                     if let OnRejection::BackTo { wait, rounds } = &c.on_rejection {
-                        let earlier = self.position(wait).is_some_and(|w| w < at && self.command(w).is_none());
-                        if !earlier || *rounds == 0 || c.no_return {
-                            return fail(format!("{} goes back to {wait}, which is no wait before it", step.name));
+                        // A command between the two would have to be undone before its next round.
+                        let waits = |from| (from..at).all(|w| self.command(w).is_none());
+                        if !self.position(wait).is_some_and(|w| w < at && waits(w)) || *rounds == 0 || c.no_return {
+                            return fail(format!("{} goes back to {wait}, which is no wait just before it", step.name));
+                        }
+                    }
+                    if let Some(signal) = &c.replaced_by {
+                        let waits = |s: &Step| matches!(&s.kind, Kind::Wait(w) if w.signal == *signal);
+                        if c.undo.is_none() || !self.steps[..at].iter().any(waits) {
+                            return fail(format!("{} needs an undo and an earlier wait for {signal}", step.name));
                         }
                     }
                     past_return |= c.no_return;

@@ -48,7 +48,7 @@ pub enum Input {
         /// The service.
         service: String,
     },
-    /// A command was certainly not stored: it is tried again later, and no attempt is spent.
+    /// A command was certainly not stored: the same attempt is sent again later.
     Refused {
         /// The step's name.
         step: String,
@@ -56,6 +56,13 @@ pub enum Input {
         half: Half,
         /// It was a repetition, which had spent no attempt.
         resend: bool,
+    },
+    /// An answer that is [`Illegal`] was dead-lettered: the saga is marked, where it is live.
+    Mark {
+        /// The step's name, as the answer has it.
+        step: String,
+        /// Why.
+        reason: String,
     },
     /// Whatever is awaited is sent again: its stream or its dispatcher is lost. No attempt is spent.
     Resend,

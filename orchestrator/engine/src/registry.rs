@@ -16,11 +16,7 @@ impl Registry {
     ///
     /// # Errors
     /// A definition that is unsound, calls what does not exist, or is registered already.
-    pub fn register(
-        &mut self,
-        definition: Definition,
-        may_call: impl Fn(&str, &str) -> bool,
-    ) -> Result<(), Unsound> {
+    pub fn register(&mut self, definition: Definition, may_call: impl Fn(&str, &str) -> bool) -> Result<(), Unsound> {
         definition.validate()?;
         let fail = |problem: String| Err(Unsound { definition: definition.name.clone(), problem });
         for at in 0..definition.steps.len() {
@@ -52,5 +48,54 @@ impl Registry {
     /// All definitions.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Definition>> {
         self.definitions.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::{Call, Command, Step};
+    use crate::testing::{Play, World};
+    use crate::{Phase, Saga};
+    use serde_json::Value;
+
+    fn version(version: u32, steps: &[&str]) -> Definition {
+        let step = |name: &&str| Step::command(name, Command::new(Call::new("a", "do", |_| Ok(Value::Null))));
+        Definition { name: "order".into(), version, steps: steps.iter().map(step).collect(), deadlines: vec![] }
+    }
+
+    fn registry(versions: &[(u32, &[&str])]) -> Registry {
+        let mut registry = Registry::default();
+        for (number, steps) in versions {
+            registry.register(version(*number, steps), |_, _| true).unwrap();
+        }
+        registry
+    }
+
+    #[test]
+    fn a_saga_ends_under_the_version_that_it_began_with() {
+        let before = registry(&[(1, &["A", "B"])]);
+        let mut play =
+            Play::new(before.newest("order").unwrap(), Value::Null, World::new(Arc::new(|_, _| Value::Null)));
+        play.start();
+        play.step();
+        let stored = serde_json::to_string(&play.saga).unwrap();
+        // The orchestrator starts again with another version, whose steps are others.
+        let after = registry(&[(1, &["A", "B"]), (2, &["X", "A", "Y", "B"])]);
+        let saga: Saga = serde_json::from_str(&stored).unwrap();
+        let mut rest = Play::new(after.get(&saga.definition, saga.version).unwrap(), Value::Null, play.world.clone());
+        (rest.saga, rest.mail, rest.history) = (saga, play.mail.clone(), play.history.clone());
+        rest.run();
+        assert_eq!((rest.saga.phase, rest.told(crate::What::Done)), (Phase::Completed, vec!["A", "B"]));
+        assert_eq!(after.newest("order").unwrap().version, 2, "new ones begin under the newest");
+    }
+
+    #[test]
+    fn what_the_wire_does_not_know_or_is_there_twice_is_refused() {
+        let mut registry = registry(&[(1, &["A"])]);
+        let twice = registry.register(version(1, &["A"]), |_, _| true).unwrap_err();
+        assert!(twice.problem.contains("twice"));
+        let unknown = registry.register(version(2, &["A"]), |_, action| action == "sing").unwrap_err();
+        assert_eq!(unknown.problem, "no service takes a.do");
     }
 }

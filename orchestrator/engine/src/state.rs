@@ -6,6 +6,9 @@ use uuid::Uuid;
 
 use crate::definition::Definition;
 
+/// A time that does not come: the due time of a point of no return that was dead-lettered.
+pub const NEVER: i64 = i64::MAX;
+
 /// A saga.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Saga {
@@ -148,6 +151,12 @@ pub struct StepState {
     /// The service has answered `pending` in this round.
     #[serde(rename = "p", default, skip_serializing_if = "is_default")]
     pub pending: bool,
+    /// The last publish of the half under way was refused: the next one repeats its attempt and spends none.
+    #[serde(rename = "g", default, skip_serializing_if = "is_default")]
+    pub again: bool,
+    /// The only publish of the round's effect was refused: it is counted as dispatched, but holds no deadline off.
+    #[serde(rename = "x", default, skip_serializing_if = "is_default")]
+    pub unsent: bool,
     /// A deadline has passed and the pending round was asked once more.
     #[serde(rename = "l", default, skip_serializing_if = "is_default")]
     pub last_ask: bool,
@@ -226,6 +235,8 @@ impl StepState {
             undo_attempts: 0,
             sent_at: 0,
             pending: false,
+            again: false,
+            unsent: false,
             last_ask: false,
             output: Value::Null,
             error: None,
@@ -233,20 +244,21 @@ impl StepState {
         }
     }
 
-    /// When its timers fire next, ms.
-    pub fn due(&self) -> Option<i64> {
-        let effect = match self.status {
-            Status::Sent(t) | Status::Backoff(t) | Status::Pending(t) => Some(t),
+    /// When the timer of its effect fires, ms. There is none while its undo is under way.
+    pub(crate) fn effect_due(&self) -> Option<i64> {
+        match self.status {
+            _ if self.undo != Undo::None => None,
+            Status::Sent(t) | Status::Backoff(t) | Status::Pending(t) if t < NEVER => Some(t),
             Status::Waiting(t) => t,
             _ => None,
-        };
-        let undo = match self.undo {
+        }
+    }
+
+    /// When its timers fire next, ms.
+    pub fn due(&self) -> Option<i64> {
+        match self.undo {
             Undo::Sent(t) | Undo::Backoff(t) | Undo::Pending(t) => Some(t),
-            _ => None,
-        };
-        match (effect, undo) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+            _ => self.effect_due(),
         }
     }
 }
@@ -287,6 +299,7 @@ impl Saga {
             Phase::Forward if self.paused => State::Paused,
             Phase::Forward if held() => State::Held,
             Phase::Forward => match self.steps.get(self.at).map(|s| s.status) {
+                Some(Status::Pending(NEVER)) => State::Running,
                 Some(Status::Waiting(_) | Status::Pending(_)) => State::Waiting,
                 _ => State::Running,
             },
@@ -299,7 +312,8 @@ impl Saga {
             return None;
         }
         let steps = self.steps.iter().filter_map(StepState::due);
-        steps.chain(crate::transition::next_deadline(definition, self)).min()
+        let reminder = crate::transition::reminder(definition, self).map(|(due, _)| due);
+        steps.chain(crate::transition::next_deadline(definition, self)).chain(reminder).min()
     }
 
     /// The position of the dispatched point of no return whose answer alone decides.
@@ -307,7 +321,10 @@ impl Saga {
         (0..self.steps.len()).find(|&at| {
             definition.command(at).is_some_and(|c| c.no_return)
                 && self.steps[at].attempts > 0
-                && matches!(self.steps[at].status, Status::Held | Status::Sent(_) | Status::Backoff(_) | Status::Pending(_))
+                && matches!(
+                    self.steps[at].status,
+                    Status::Held | Status::Sent(_) | Status::Backoff(_) | Status::Pending(_)
+                )
         })
     }
 

@@ -1,26 +1,32 @@
 //! The way back: undos of one service run one after another, latest step first; those of different services side by side.
 
-use crate::definition::Command;
+use super::{Run, TIMED_OUT};
 use crate::input::{Answer, Effect, Send, What};
 use crate::state::{Half, Phase, Saga, Status, Undo};
-use crate::transition::{Run, TIMED_OUT, millis};
 
-/// Marks what must be undone: every dispatched step that is not recorded as rejected, skipped ones, too.
-pub(crate) fn begin(saga: &mut Saga) {
+/// What was sent may have happened; what was not is as if it had never begun. Effects have no timers from here on: only
+/// a late answer can still tell what became of them.
+pub(super) fn begin(saga: &mut Saga) {
     for step in &mut saga.steps {
         step.replacement = None;
-        match step.status {
-            Status::Held if step.attempts == 0 => step.status = Status::Idle,
-            Status::Backoff(_) if step.attempts == 0 => step.status = Status::Idle,
-            Status::Waiting(_) => step.status = Status::Idle,
-            _ => {}
+        if step.undo == Undo::None {
+            step.again = false;
         }
+        step.unsent = false;
+        step.status = match step.status {
+            Status::Waiting(_) => Status::Idle,
+            Status::Held | Status::Sent(_) | Status::Backoff(_) | Status::Pending(_) if step.attempts == 0 => {
+                Status::Idle
+            }
+            Status::Held | Status::Sent(_) | Status::Backoff(_) | Status::Pending(_) => Status::Unknown,
+            other => other,
+        };
     }
 }
 
 impl Run<'_, '_> {
     /// Sends the undos that may go, and ends the saga when none is left.
-    pub(crate) fn unwind(&mut self) {
+    pub(super) fn unwind(&mut self) {
         if self.saga.phase != Phase::Unwinding {
             return;
         }
@@ -41,6 +47,7 @@ impl Run<'_, '_> {
         }
     }
 
+    /// Every dispatched step that is not recorded as rejected, skipped ones, too.
     fn needs_undo(&self, at: usize) -> bool {
         let step = &self.saga.steps[at];
         let has_undo = self.definition.command(at).is_some_and(|c| c.undo.is_some());
@@ -58,15 +65,21 @@ impl Run<'_, '_> {
     }
 
     /// Sends the next attempt of a step's undo, or holds it.
-    pub(crate) fn send_undo(&mut self, at: usize) {
+    pub(super) fn send_undo(&mut self, at: usize) {
+        let again = self.saga.steps[at].again;
+        self.dispatch_undo(at, again);
+    }
+
+    /// Sends the current attempt of a step's undo again; no attempt is spent.
+    pub(super) fn repeat_undo(&mut self, at: usize) {
+        self.dispatch_undo(at, true);
+    }
+
+    fn dispatch_undo(&mut self, at: usize, again: bool) {
         let Some(command) = self.definition.command(at) else { return };
         let Some(call) = &command.undo else { return };
         if self.moment.closed.contains(&call.service) {
-            if self.saga.steps[at].undo != Undo::Held {
-                self.saga.steps[at].undo = Undo::Held;
-                self.tell_step(What::UndoHeld, at);
-            }
-            return;
+            return self.hold_undo(at, again);
         }
         let body = match (call.body)(&self.view()) {
             Ok(body) => body,
@@ -75,61 +88,77 @@ impl Run<'_, '_> {
                 return self.mark(at, format!("the body of its undo cannot be built: {why}"));
             }
         };
-        let now = self.moment.now;
+        let due = self.after(command.timeout);
         let step = &mut self.saga.steps[at];
-        step.undo_attempts += 1;
-        if step.undo_attempts == 1 {
-            step.sent_at = now;
+        if !again {
+            step.undo_attempts += 1;
+            if step.undo_attempts == 1 {
+                step.sent_at = self.moment.now;
+            }
         }
-        step.undo = Undo::Sent(now.saturating_add(millis(command.timeout)));
+        step.again = false;
+        step.undo = Undo::Sent(due);
         let attempt = step.undo_attempts;
         let send = Send {
             step: self.definition.steps[at].name.clone(),
             round: step.round,
             half: Half::Undo,
             attempt,
-            resend: false,
+            resend: again,
             service: call.service.clone(),
             action: call.action.clone(),
             deadline: None,
             body,
         };
         self.out.effects.push(Effect::Send(send));
-        self.tell_step(What::UndoDispatched, at).attempt = (attempt > 1).then_some(attempt);
+        let what = if again { What::Resent } else { What::UndoDispatched };
+        self.tell_step(what, at).attempt = (attempt > 1).then_some(attempt);
     }
 
-    pub(crate) fn undo_answered(&mut self, at: usize, attempt: u32, answer: Answer) {
-        let now = self.moment.now;
-        match (self.saga.steps[at].undo, answer) {
+    fn hold_undo(&mut self, at: usize, again: bool) {
+        let step = &mut self.saga.steps[at];
+        step.again = again;
+        if step.undo != Undo::Held {
+            step.undo = Undo::Held;
+            self.tell_step(What::UndoHeld, at);
+        }
+    }
+
+    pub(super) fn undo_answered(&mut self, at: usize, attempt: u32, answer: Answer) {
+        let (undo, attempts) = (self.saga.steps[at].undo, self.saga.steps[at].undo_attempts);
+        match (undo, answer) {
             (Undo::Done | Undo::Resolved, _) => self.out.repeated = true,
             (_, Answer::Done(_)) => {
                 self.saga.steps[at].undo = Undo::Done;
                 self.clear_attention(at);
                 self.tell_answer(What::Undone, at, attempt);
                 if self.saga.phase == Phase::Forward {
-                    if let Some(payload) = self.saga.steps[at].replacement.take() {
-                        self.new_round_after_replacement(at, payload);
-                    }
+                    self.replace(at);
                 }
             }
+            (Undo::None | Undo::Queued | Undo::GaveUp, _) => self.out.repeated = true,
             (_, Answer::Rejected { code, message }) => {
-                self.tell_answer(What::UndoGaveUp, at, attempt).error = Some(code.clone());
-                self.saga.steps[at].undo = Undo::GaveUp;
-                self.mark(at, format!("its undo was refused: {code}: {message}"));
+                self.undo_gave_up(at, &code, format!("its undo was refused: {code}: {message}"));
             }
             (_, Answer::Dead { reason }) => {
-                self.tell_answer(What::Dead, at, attempt).error = Some(reason.clone());
-                self.saga.steps[at].undo = Undo::GaveUp;
-                self.mark(at, format!("its undo was dead-lettered: {reason}"));
+                self.tell_step(What::Dead, at).error = Some(reason.clone());
+                self.undo_gave_up(at, super::DEAD, format!("its undo was dead-lettered: {reason}"));
             }
-            (Undo::GaveUp | Undo::None | Undo::Queued | Undo::Held, _) => self.out.repeated = true,
+            (Undo::Pending(_), Answer::Pending(_)) => self.out.repeated = true,
             (_, Answer::Pending(_)) => {
-                let ask = self.definition.command(at).map_or(0, |c| millis(c.ask_every));
-                self.saga.steps[at].undo = Undo::Pending(now.saturating_add(ask));
+                let later = self.definition.command(at).map_or(self.moment.now, |c| self.ask_later(c));
+                self.saga.steps[at].undo = Undo::Pending(later);
+                self.saga.steps[at].again = false;
                 self.tell_answer(What::UndoPending, at, attempt);
             }
-            (_, Answer::Expired) => self.undo_failed(at, attempt, What::UndoTimedOut, TIMED_OUT),
-            (_, Answer::Retry { code }) => self.undo_failed(at, attempt, What::UndoRetrying, &code),
+            // Only the attempt under way can fail; what comes of an earlier one, or twice, spends nothing.
+            (Undo::Sent(_), Answer::Expired) if attempt == attempts => {
+                self.undo_failed(at, attempt, What::UndoTimedOut, TIMED_OUT);
+            }
+            (Undo::Sent(_), Answer::Retry { code }) if attempt == attempts => {
+                self.undo_failed(at, attempt, What::UndoRetrying, &code);
+            }
+            (_, Answer::Expired | Answer::Retry { .. }) => self.out.repeated = true,
         }
     }
 
@@ -138,25 +167,31 @@ impl Run<'_, '_> {
         let (now, noise) = (self.moment.now, self.moment.noise);
         self.tell_answer(what, at, attempt).error = Some(code.to_owned());
         let step = &mut self.saga.steps[at];
-        if step.undo_attempts < command.undo_retry.attempts {
+        let hopeless = command.undo_retry.not_on.iter().any(|c| c == code);
+        if step.undo_attempts < command.undo_retry.attempts && !hopeless {
             step.undo = Undo::Backoff(now.saturating_add(command.undo_retry.delay(step.undo_attempts, noise)));
             return;
         }
-        step.undo = Undo::GaveUp;
+        let why = format!("its undo gave up at attempt {}: {code}", step.undo_attempts);
+        self.undo_gave_up(at, code, why);
+    }
+
+    fn undo_gave_up(&mut self, at: usize, code: &str, why: String) {
+        self.saga.steps[at].undo = Undo::GaveUp;
+        self.saga.steps[at].again = false;
         self.tell_step(What::UndoGaveUp, at).error = Some(code.to_owned());
-        self.mark(at, format!("its undo gave up after {} attempts: {code}", command.undo_retry.attempts));
+        self.mark(at, why);
     }
 
     /// Whether a timer of the step's undo fired.
-    pub(crate) fn undo_timer(&mut self, at: usize, _command: &Command) -> bool {
-        let now = self.moment.now;
+    pub(super) fn undo_timer(&mut self, at: usize, now: i64) -> bool {
         match self.saga.steps[at].undo {
             Undo::Sent(due) if due <= now => {
                 let attempt = self.saga.steps[at].undo_attempts;
                 self.undo_failed(at, attempt, What::UndoTimedOut, TIMED_OUT);
             }
             Undo::Backoff(due) if due <= now => self.send_undo(at),
-            Undo::Pending(due) if due <= now => self.repeat(at, Half::Undo),
+            Undo::Pending(due) if due <= now => self.repeat_undo(at),
             _ => return false,
         }
         true

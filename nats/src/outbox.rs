@@ -1,0 +1,228 @@
+//! The outbox: a batch writes its events beside its effects, and a relay publishes what is committed.
+//!
+//! The table, among the migrations of each service with events:
+//!
+//! ```sql
+//! CREATE TABLE outbox (id uuid PRIMARY KEY, subject text NOT NULL, payload text NOT NULL, created_at bigint NOT NULL, sequence bigint);
+//! CREATE INDEX outbox_unsent ON outbox (id) WHERE sequence IS NULL;
+//! ```
+//!
+//! A row is a message: an envelope with the row's id as message id. It keeps the sequence of its acknowledgement; where
+//! the stream shows a loss, the rows beyond it are unsent again. Sent rows are deleted by age, unsent ones never.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use eventicket_contracts::envelope::{DomainEvent, VERSION};
+use eventicket_contracts::{Clock, Timestamp, subjects};
+use sqlx::{PgConnection, PgPool, Row};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::Nats;
+use crate::publish::{Outgoing, PublishError, bytes_of, envelopes};
+use crate::topology::{StreamLimits, StreamMark, ensure_stream};
+
+/// Rows published together.
+const BATCH: i64 = 500;
+/// Time between two looks where nobody wakes the relay: finds what a dead process left.
+const LOOK: Duration = Duration::from_secs(1);
+/// Age after which sent rows are deleted: the streams' own age of events.
+const KEEP: Duration = Duration::from_secs(24 * 3_600);
+/// Looks between two deletions by age.
+const SWEEP_EVERY: u32 = 60;
+
+/// An event of an aggregate, on subject `evt.<aggregate>.<what>`.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    /// As `booking`.
+    pub aggregate: &'static str,
+    /// As `confirmed`.
+    pub what: &'static str,
+    /// The event.
+    pub event: DomainEvent,
+}
+
+/// Writes events in the transaction of their effect: one row a subject, more only where an envelope's bounds ask for it.
+///
+/// # Errors
+/// The database's.
+pub async fn write(tx: &mut PgConnection, events: Vec<NewEvent>, now: Timestamp) -> Result<(), sqlx::Error> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let mut by_subject: BTreeMap<String, Vec<DomainEvent>> = BTreeMap::new();
+    for e in events {
+        by_subject.entry(subjects::event(e.aggregate, e.what)).or_default().push(e.event);
+    }
+    let (mut ids, mut names, mut payloads) = (Vec::new(), Vec::new(), Vec::new());
+    for (subject, events) in by_subject {
+        for payload in envelopes(events.iter().map(bytes_of)) {
+            ids.push(Uuid::now_v7());
+            names.push(subject.clone());
+            payloads.push(String::from_utf8_lossy(&payload).into_owned());
+        }
+    }
+    sqlx::query(
+        "INSERT INTO outbox (id, subject, payload, created_at)
+         SELECT id, subject, payload, $4 FROM unnest($1::uuid[], $2::text[], $3::text[]) AS u (id, subject, payload)",
+    )
+    .bind(ids)
+    .bind(names)
+    .bind(payloads)
+    .bind(now.millis())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Why a batch of the outbox did not leave; it is tried again.
+#[derive(Debug, thiserror::Error)]
+enum RelayError {
+    #[error("the table cannot be reached")]
+    Database(#[from] sqlx::Error),
+    #[error("an event was not stored")]
+    Publish(#[from] PublishError),
+    #[error(transparent)]
+    Stream(#[from] crate::SetupError),
+}
+
+/// Publishes what is committed. Several replicas may run; a row that two of them publish is stored once.
+pub struct Relay {
+    pool: PgPool,
+    nats: Nats,
+    clock: Clock,
+    wake: Arc<Notify>,
+    limits: StreamLimits,
+}
+
+impl Relay {
+    /// A relay of the outbox in this database.
+    pub fn new(pool: PgPool, nats: Nats, clock: Clock) -> Self {
+        Self { pool, nats, clock, wake: Arc::new(Notify::new()), limits: StreamLimits::default() }
+    }
+
+    /// With these sizes, should the stream of events have to be made again.
+    #[must_use]
+    pub fn limits(mut self, limits: StreamLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// To be notified after each commit.
+    pub fn waker(&self) -> Arc<Notify> {
+        self.wake.clone()
+    }
+
+    /// Runs until shutdown. Faults are logged and tried again.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut mark: Option<StreamMark> = None;
+        let mut looks = 0_u32;
+        let mut looked = tokio::time::Instant::now() - LOOK;
+        loop {
+            if looked.elapsed() >= LOOK {
+                looked = tokio::time::Instant::now();
+                looks = looks.wrapping_add(1);
+                if let Err(error) = self.look(&mut mark, looks.is_multiple_of(SWEEP_EVERY)).await {
+                    tracing::debug!(%error, "the outbox cannot be looked after now");
+                }
+            }
+            match self.drain().await {
+                Ok(true) if !shutdown.is_cancelled() => continue,
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "the outbox cannot be relayed now"),
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+        // What the last batches wrote still leaves.
+        let _ = self.drain().await;
+    }
+
+    /// Publishes one batch; true where more may wait.
+    async fn drain(&self) -> Result<bool, RelayError> {
+        let rows = sqlx::query("SELECT id, subject, payload FROM outbox WHERE sequence IS NULL ORDER BY id LIMIT $1")
+            .bind(BATCH)
+            .fetch_all(&self.pool)
+            .await?;
+        if rows.is_empty() {
+            return Ok(false);
+        }
+        let ids: Vec<Uuid> = rows.iter().map(|r| r.get("id")).collect();
+        let message = |r: &sqlx::postgres::PgRow| {
+            let mut headers = HeaderMap::new();
+            headers.insert(subjects::HEADER_SCHEMA, VERSION.to_string());
+            Outgoing {
+                subject: r.get("subject"),
+                id: r.get::<Uuid, _>("id").to_string(),
+                headers,
+                payload: r.get::<String, _>("payload").into(),
+            }
+        };
+        let results = self.nats.publish_all(rows.iter().map(message).collect()).await;
+        let (mut sent, mut sequences) = (Vec::new(), Vec::new());
+        let mut refused = None;
+        for (id, result) in ids.iter().zip(results) {
+            match result {
+                Ok(sequence) => {
+                    sent.push(*id);
+                    sequences.push(i64::try_from(sequence).unwrap_or(i64::MAX));
+                }
+                Err(error) => refused = Some(error),
+            }
+        }
+        let all = sent.len() == ids.len();
+        sqlx::query(
+            "UPDATE outbox o SET sequence = u.sequence FROM unnest($1::uuid[], $2::bigint[]) AS u (id, sequence)
+             WHERE o.id = u.id AND o.sequence IS NULL",
+        )
+        .bind(sent)
+        .bind(sequences)
+        .execute(&self.pool)
+        .await?;
+        if let Some(error) = refused {
+            if matches!(error, PublishError::Refused(_)) {
+                ensure_stream(&self.nats, subjects::EVENTS_STREAM, &self.limits).await?;
+            }
+            return Err(error.into());
+        }
+        Ok(all && rows.len() >= BATCH as usize)
+    }
+
+    /// After a loss of the stream, unsends what went with it; now and then deletes what is old.
+    async fn look(&self, mark: &mut Option<StreamMark>, sweep: bool) -> Result<(), RelayError> {
+        let now = self.nats.stream_mark(subjects::EVENTS_STREAM).await?;
+        let Some(now) = now else {
+            return Ok(ensure_stream(&self.nats, subjects::EVENTS_STREAM, &self.limits).await?);
+        };
+        if mark.as_ref() != Some(&now) {
+            // Sequences below the stream's first are of a former life; those above its last are lost.
+            let first = now.first.and_then(|f| i64::try_from(f).ok()).unwrap_or(0);
+            let unsent = sqlx::query("UPDATE outbox SET sequence = NULL WHERE sequence < $1 OR sequence > $2")
+                .bind(first)
+                .bind(i64::try_from(now.last).unwrap_or(i64::MAX));
+            let lost = mark.as_ref().is_none_or(|old| now.lost_since(old));
+            if lost {
+                let n = unsent.execute(&self.pool).await?.rows_affected();
+                if n > 0 {
+                    tracing::warn!(rows = n, "the stream of events was lost; events are sent again");
+                }
+            }
+            *mark = Some(now);
+        }
+        if sweep {
+            let before = self.clock.now().millis() - i64::try_from(KEEP.as_millis()).unwrap_or(i64::MAX);
+            sqlx::query("DELETE FROM outbox WHERE sequence IS NOT NULL AND created_at < $1")
+                .bind(before)
+                .execute(&self.pool)
+                .await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,297 @@
+//! The batch worker of a service: pulls the envelopes that are ready, has their items handled in one transaction, sends
+//! the replies, acknowledges.
+//!
+//! A batch that cannot be handled is split until the poison stands alone; that item is dead-lettered with its reason and
+//! answered `dead`, and the others proceed. An envelope is acknowledged when each of its items is handled.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use eventicket_contracts::Clock;
+use eventicket_contracts::envelope::{Answer, Envelope, Item, Reply, VERSION};
+use eventicket_contracts::subjects;
+use futures::FutureExt;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::command::{Commands, Delivered, Fault, Handled};
+use crate::dead::{dead_letter, dead_part};
+use crate::publish::{envelope_of, reply_messages};
+use crate::pull::{ConsumerSpec, Message, Pull};
+use crate::trace::BatchSpans;
+use crate::{Nats, SetupError, StreamLimits};
+
+/// Messages taken at once.
+const MESSAGES: usize = 256;
+/// Batches whose replies may be on their way while the next one is handled.
+const FINISHING: usize = 4;
+/// A transient fault is tried again here for so long, then answered `retry`.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// First and longest delay between these tries.
+const DELAY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// A message that was delivered so often without an end takes its process down with it; it is dead-lettered unseen.
+const DELIVERIES: u64 = 20;
+
+/// Bounds of a worker.
+#[derive(Clone, Debug)]
+pub struct WorkerLimits {
+    /// Sizes of the streams, should one have to be made again.
+    pub limits: StreamLimits,
+    /// Most items of one batch, an envelope that is begun included whole.
+    pub batch: usize,
+}
+
+impl Default for WorkerLimits {
+    fn default() -> Self {
+        Self { limits: StreamLimits::default(), batch: 512 }
+    }
+}
+
+/// Works off a service's commands until shutdown, then finishes what it holds.
+///
+/// # Errors
+/// Stream or consumer cannot be set up at the start.
+pub async fn run_worker<C: Commands>(
+    nats: Nats,
+    commands: Arc<C>,
+    limits: WorkerLimits,
+    clock: Clock,
+    shutdown: CancellationToken,
+) -> Result<(), SetupError> {
+    let spec = ConsumerSpec {
+        stream: C::SERVICE.stream(),
+        durable: C::SERVICE.name().to_owned(),
+        filter: C::SERVICE.commands(),
+        ..ConsumerSpec::default()
+    };
+    let mut pull = Pull::open(nats.clone(), spec, limits.limits.clone(), shutdown).await?;
+    let finishing = Arc::new(Semaphore::new(FINISHING));
+    while let Some(messages) = pull.next(MESSAGES).await {
+        let mut letters = Vec::new();
+        for message in messages {
+            letters.extend(open::<C>(&nats, message).await);
+        }
+        for batch in batches(letters, limits.batch) {
+            let started = clock.now();
+            let done = handle(&*commands, batch).await;
+            let seconds = clock.now().since(started).as_secs_f64();
+            metrics::histogram!("eventicket_command_batch_duration_seconds", "service" => C::SERVICE.name())
+                .record(seconds);
+            let Ok(permit) = finishing.clone().acquire_owned().await else { return Ok(()) };
+            let nats = nats.clone();
+            tokio::spawn(async move {
+                finish::<C>(&nats, done).await;
+                drop(permit);
+            });
+        }
+    }
+    // The replies that are on their way.
+    let _ = finishing.acquire_many(FINISHING as u32).await;
+    Ok(())
+}
+
+/// An envelope that was opened.
+struct Letter {
+    message: Message,
+    items: Vec<Delivered>,
+}
+
+/// A batch that was handled.
+struct Done {
+    letters: Vec<Letter>,
+    /// One an item, in the letters' order.
+    handled: Vec<Handled>,
+    spans: BatchSpans,
+}
+
+/// Reads an envelope. One that cannot be read, or whose action or shard the service does not know, is dead-lettered whole.
+async fn open<C: Commands>(nats: &Nats, message: Message) -> Option<Letter> {
+    let service = C::SERVICE;
+    let parsed = subjects::parse_command(&message.subject).map(|(_, action, shard)| (action.to_owned(), shard));
+    let action = parsed.as_ref().map_or("unknown", |(a, _)| a.as_str()).to_owned();
+    let deliveries = message.info().map_or(1, |i| u64::try_from(i.delivered).unwrap_or(1));
+    let known = parsed.is_some_and(|(a, shard)| service.actions().contains(&a.as_str()) && shard < service.shards());
+    let envelope = serde_json::from_slice::<Envelope<Item>>(&message.payload);
+    let header = message.headers.as_ref().and_then(|h| h.get(subjects::HEADER_REPLY));
+    let reply_to = header.map_or_else(|| subjects::reply(0), ToString::to_string);
+    let (items, reason) = match envelope {
+        Err(error) => (Vec::new(), Some(format!("not an envelope of commands: {error}"))),
+        Ok(envelope) => {
+            let reason = if !known {
+                Some(format!("{} takes no {action} on {}", service.name(), message.subject))
+            } else if envelope.v != VERSION {
+                Some(format!("envelope version {} is not known", envelope.v))
+            } else if deliveries > DELIVERIES {
+                Some(format!("delivered {deliveries} times without an end"))
+            } else {
+                None
+            };
+            (envelope.items, reason)
+        }
+    };
+    let delivered = |item| Delivered { action: action.clone(), item, reply_to: reply_to.clone(), deliveries };
+    let items: Vec<Delivered> = items.into_iter().map(delivered).collect();
+    let Some(reason) = reason else { return Some(Letter { message, items }) };
+    match dead_letter(nats, service.name(), &action, &message, &reason).await {
+        Ok(()) => {
+            nats.send_replies(items.iter().map(|d| reply(d, Answer::Dead(reason.clone()), None)).collect()).await;
+            ack(&message).await;
+        }
+        Err(error) => tracing::warn!(%error, "the message comes again"),
+    }
+    None
+}
+
+/// Groups letters into batches of about `most` items.
+fn batches(letters: Vec<Letter>, most: usize) -> Vec<Vec<Letter>> {
+    let mut batches: Vec<Vec<Letter>> = Vec::new();
+    let mut size = usize::MAX;
+    for letter in letters {
+        if size >= most {
+            batches.push(Vec::new());
+            size = 0;
+        }
+        size += letter.items.len().max(1);
+        if let Some(last) = batches.last_mut() {
+            last.push(letter);
+        }
+    }
+    batches
+}
+
+async fn handle<C: Commands>(commands: &C, letters: Vec<Letter>) -> Done {
+    let items: Vec<Delivered> = letters.iter().flat_map(|l| l.items.iter().cloned()).collect();
+    metrics::histogram!("eventicket_command_batch_items", "service" => C::SERVICE.name()).record(items.len() as f64);
+    let spans = BatchSpans::begin(C::SERVICE.name(), &items);
+    let handled = if items.is_empty() { Vec::new() } else { split(commands, &items).await };
+    Done { letters, handled, spans }
+}
+
+/// Handles a batch; where it is broken, its halves, down to the item that is to blame.
+fn split<'a, C: Commands>(
+    commands: &'a C,
+    batch: &'a [Delivered],
+) -> std::pin::Pin<Box<dyn Future<Output = Vec<Handled>> + Send + 'a>> {
+    Box::pin(async move {
+        let reason = match attempt(commands, batch).await {
+            Ok(handled) => return handled,
+            Err(Fault::Transient(reason)) => {
+                tracing::warn!(service = C::SERVICE.name(), reason, items = batch.len(), "a batch is to be sent again");
+                return batch.iter().map(|_| Handled::Answer(Answer::Retry("unavailable".into()))).collect();
+            }
+            Err(Fault::Broken(reason)) => reason,
+        };
+        if let [_] = batch {
+            return vec![Handled::Dead(reason)];
+        }
+        tracing::warn!(service = C::SERVICE.name(), reason, items = batch.len(), "a batch is split");
+        let (left, right) = batch.split_at(batch.len() / 2);
+        let mut handled = split(commands, left).await;
+        handled.extend(split(commands, right).await);
+        handled
+    })
+}
+
+/// One batch, through short faults of its dependencies. A panic breaks the batch, not the worker.
+async fn attempt<C: Commands>(commands: &C, batch: &[Delivered]) -> Result<Vec<Handled>, Fault> {
+    let started = tokio::time::Instant::now();
+    let mut delay = DELAY.0;
+    loop {
+        let outcome = AssertUnwindSafe(commands.handle(batch)).catch_unwind().await;
+        match outcome {
+            Ok(Ok(handled)) if handled.len() == batch.len() => return Ok(handled),
+            Ok(Ok(handled)) => {
+                return Err(Fault::Broken(format!("{} of {} items were answered", handled.len(), batch.len())));
+            }
+            Ok(Err(Fault::Transient(reason))) if started.elapsed() < PATIENCE => {
+                tracing::debug!(service = C::SERVICE.name(), reason, "a batch is tried again");
+                tokio::time::sleep(delay).await;
+                delay = (delay * 2).min(DELAY.1);
+            }
+            Ok(Err(fault)) => return Err(fault),
+            Err(panic) => return Err(Fault::Broken(format!("panicked: {}", text(&*panic)))),
+        }
+    }
+}
+
+fn text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".into())
+}
+
+/// Dead-letters what must be, sends the replies, acknowledges. A letter of which something was not stored comes again.
+async fn finish<C: Commands>(nats: &Nats, done: Done) {
+    let Done { letters, handled, spans } = done;
+    let mut replies = Vec::new();
+    let mut acks = Vec::new();
+    let mut at = 0;
+    for letter in letters {
+        let mut whole = true;
+        for delivered in &letter.items {
+            let trace = spans.of(at);
+            count::<C>(&delivered.action, &handled[at]);
+            match &handled[at] {
+                Handled::Answer(answer) => replies.push(reply(delivered, answer.clone(), trace)),
+                Handled::Later => {}
+                Handled::Dead(reason) => {
+                    let part = envelope_of(&delivered.item);
+                    let (service, action) = (C::SERVICE.name(), &delivered.action);
+                    match dead_part(nats, service, action, &letter.message, part, reason).await {
+                        Ok(()) => replies.push(reply(delivered, Answer::Dead(reason.clone()), trace)),
+                        Err(error) => {
+                            tracing::warn!(%error, "the envelope comes again");
+                            whole = false;
+                        }
+                    }
+                }
+            }
+            at += 1;
+        }
+        if whole {
+            acks.push(letter.message);
+        }
+    }
+    spans.end(|at| match handled.get(at) {
+        Some(Handled::Dead(reason)) => Some(reason.clone()),
+        Some(Handled::Answer(Answer::Retry(code))) => Some(code.clone()),
+        _ => None,
+    });
+    for result in nats.publish_all(reply_messages(replies)).await {
+        if let Err(error) = result {
+            // Unacknowledged, the commands come again, and their recorded answers with them.
+            tracing::warn!(%error, "replies were not stored; their commands come again");
+            return;
+        }
+    }
+    for message in acks {
+        ack(&message).await;
+    }
+}
+
+fn reply(to: &Delivered, answer: Answer, trace: Option<String>) -> (String, Reply) {
+    let Item { key, half, attempt, .. } = &to.item;
+    (to.reply_to.clone(), Reply { key: key.clone(), half: *half, attempt: *attempt, answer, trace })
+}
+
+fn count<C: Commands>(action: &str, handled: &Handled) {
+    let outcome = match handled {
+        Handled::Answer(Answer::Done(_)) => "done",
+        Handled::Answer(Answer::Rejected(_)) => "rejected",
+        Handled::Answer(Answer::Pending(_)) => "pending",
+        Handled::Answer(Answer::Retry(_)) => "retry",
+        Handled::Answer(Answer::Expired) => "expired",
+        Handled::Dead(_) | Handled::Answer(Answer::Dead(_)) => "dead",
+        Handled::Later => "later",
+    };
+    let action = action.to_owned();
+    metrics::counter!("eventicket_commands_total", "service" => C::SERVICE.name(), "action" => action, "outcome" => outcome)
+        .increment(1);
+}
+
+async fn ack(message: &Message) {
+    if let Err(error) = message.ack().await {
+        tracing::debug!(%error, "an acknowledgement was lost; the message comes again");
+    }
+}

@@ -1,0 +1,153 @@
+//! The batch worker: poison stands alone, and the others proceed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::pull;
+use eventicket_contracts::envelope::{Answer, Envelope, Half, Item, Key, Reply};
+use eventicket_contracts::subjects::{self, Service};
+use eventicket_contracts::{Clock, SagaId};
+use eventicket_nats::{
+    Commands, Delivered, Fault, Handled, Nats, Outgoing, StreamLimits, WorkerLimits, command_headers, run_worker,
+};
+use futures::StreamExt;
+use serde_json::value::RawValue;
+use tokio_util::sync::CancellationToken;
+
+const GUARD: Duration = Duration::from_secs(30);
+
+/// Answers with what the body says: it panics, fails, is refused, or is done.
+#[derive(Default)]
+struct Clerk {
+    away: AtomicU32,
+}
+
+impl Commands for Clerk {
+    const SERVICE: Service = Service::Notifications;
+
+    async fn handle(&self, batch: &[Delivered]) -> Result<Vec<Handled>, Fault> {
+        if self.away.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
+            return Err(Fault::Transient("away".into()));
+        }
+        let handle = |d: &Delivered| match d.item.body.get() {
+            "\"panic\"" => panic!("the item's fault"),
+            "\"broken\"" => Err(Fault::Broken("a constraint".into())),
+            "\"dead\"" => Ok(Handled::Dead("cannot be read".into())),
+            body => Ok(Handled::Answer(Answer::done(body))),
+        };
+        batch.iter().map(handle).collect()
+    }
+}
+
+fn item(body: &str) -> Item {
+    let key = Key { saga: SagaId::fresh(), step: "NOTIFY".into(), round: 1 };
+    let body = RawValue::from_string(format!("\"{body}\"")).unwrap();
+    Item { key, half: Half::Do, attempt: 1, deadline: None, trace: None, body }
+}
+
+async fn publish(nats: &Nats, subject: &str, payload: Vec<u8>) {
+    let headers = command_headers(&subjects::reply(0), None);
+    let id = uuid::Uuid::new_v4().to_string();
+    let message = Outgoing { subject: subject.to_owned(), id, headers, payload: payload.into() };
+    nats.publish_all(vec![message]).await.pop().unwrap().unwrap();
+}
+
+async fn take(nats: &Nats, stream: &str, number: usize) -> Vec<async_nats::jetstream::Message> {
+    let stream = nats.jetstream().get_stream(stream).await.unwrap();
+    let consumer = stream.create_consumer(pull::Config::default()).await.unwrap();
+    let messages = consumer.messages().await.unwrap().take(number);
+    let all = tokio::time::timeout(GUARD, messages.collect::<Vec<_>>()).await.expect("the messages come");
+    all.into_iter().map(Result::unwrap).collect()
+}
+
+fn work(nats: &Nats, clerk: Clerk) -> CancellationToken {
+    let shutdown = CancellationToken::new();
+    let limits = WorkerLimits { limits: StreamLimits::small(), batch: 64 };
+    let worker = run_worker(nats.clone(), Arc::new(clerk), limits, Clock::system(), shutdown.clone());
+    tokio::spawn(async move { worker.await.unwrap() });
+    shutdown
+}
+
+/// The answers to these items, by key.
+async fn answers(nats: &Nats, items: usize) -> BTreeMap<Key, Answer> {
+    let mut answers = BTreeMap::new();
+    let stream = nats.jetstream().get_stream(subjects::REPLIES_STREAM).await.unwrap();
+    let config = pull::Config { durable_name: Some("reader".into()), ..pull::Config::default() };
+    let mut messages = stream.get_or_create_consumer("reader", config).await.unwrap().messages().await.unwrap();
+    while answers.len() < items {
+        let message = tokio::time::timeout(GUARD, messages.next()).await.expect("a reply").unwrap().unwrap();
+        message.double_ack().await.unwrap();
+        let envelope: Envelope<Reply> = serde_json::from_slice(&message.payload).unwrap();
+        answers.extend(envelope.items.into_iter().map(|r| (r.key, r.answer)));
+    }
+    answers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn poison_is_isolated_by_splitting_and_the_others_proceed() {
+    let nats = super::nats().await;
+    let bodies = ["a", "b", "panic", "c", "broken", "d", "dead", "e"];
+    let items: Vec<Item> = bodies.iter().map(|b| item(b)).collect();
+    let payload = serde_json::to_vec(&Envelope::new(items.iter().collect::<Vec<_>>())).unwrap();
+    publish(&nats, &subjects::command(Service::Notifications, "send", 0), payload).await;
+    let shutdown = work(&nats, Clerk::default());
+
+    let answers = answers(&nats, bodies.len()).await;
+    let dead = |key: &Key| matches!(&answers[key], Answer::Dead(_));
+    let poison: Vec<&str> = items.iter().zip(bodies).filter(|(i, _)| dead(&i.key)).map(|(_, b)| b).collect();
+    assert_eq!(poison, ["panic", "broken", "dead"]);
+    let letters = take(&nats, subjects::DEADLETTERS_STREAM, 3).await;
+    let mut reasons: Vec<String> = Vec::new();
+    for letter in &letters {
+        let envelope: Envelope<Item> = serde_json::from_slice(&letter.payload).unwrap();
+        assert_eq!(envelope.items.len(), 1, "the poison stands alone");
+        reasons.push(letter.headers.as_ref().unwrap().get(subjects::HEADER_REASON).unwrap().to_string());
+    }
+    reasons.sort();
+    assert_eq!(reasons, ["a constraint", "cannot be read", "panicked: the item's fault"]);
+    shutdown.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_or_is_not_known_is_dead_lettered_whole_and_stops_nothing() {
+    let nats = super::nats().await;
+    let one = |i: &Item| serde_json::to_vec(&Envelope::new(vec![i])).unwrap();
+    let (unknown, shard, good) = (item("x"), item("x"), item("good"));
+    let future = serde_json::json!({"v": 9, "items": []}).to_string().into_bytes();
+    publish(&nats, "cmd.notifications.send.0", b"not json".to_vec()).await;
+    publish(&nats, "cmd.notifications.send.0", future).await;
+    publish(&nats, "cmd.notifications.shout.0", one(&unknown)).await;
+    publish(&nats, "cmd.notifications.send.7", one(&shard)).await;
+    publish(&nats, "cmd.notifications.send.0", one(&good)).await;
+    let shutdown = work(&nats, Clerk::default());
+
+    let answers = answers(&nats, 3).await;
+    assert_eq!(answers[&good.key], Answer::done("\"good\""));
+    assert!(matches!(answers[&unknown.key], Answer::Dead(_)) && matches!(answers[&shard.key], Answer::Dead(_)));
+    let letters = take(&nats, subjects::DEADLETTERS_STREAM, 4).await;
+    let mut subjects: Vec<&str> = letters.iter().map(|l| l.subject.as_str()).collect();
+    subjects.sort_unstable();
+    let expected =
+        ["dead.notifications.send", "dead.notifications.send", "dead.notifications.send", "dead.notifications.shout"];
+    assert_eq!(subjects, expected);
+    shutdown.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_absence_is_bridged_and_a_long_one_answered_with_retry() {
+    let nats = super::nats().await;
+    let (short, long) = (item("short"), item("long"));
+    let one = |i: &Item| serde_json::to_vec(&Envelope::new(vec![i])).unwrap();
+    let subject = subjects::command(Service::Notifications, "send", 0);
+    publish(&nats, &subject, one(&short)).await;
+    let first = work(&nats, Clerk { away: AtomicU32::new(2) });
+    assert_eq!(answers(&nats, 1).await[&short.key], Answer::done("\"short\""));
+    first.cancel();
+
+    publish(&nats, &subject, one(&long)).await;
+    let second = work(&nats, Clerk { away: AtomicU32::new(u32::MAX) });
+    assert_eq!(answers(&nats, 1).await[&long.key], Answer::Retry("unavailable".into()));
+    second.cancel();
+}

@@ -1,0 +1,198 @@
+//! 6.1, 6.13: the way back.
+
+use super::*;
+use eventicket_saga::testing::Behaviour;
+use eventicket_saga::{Phase, Status, Undo};
+
+#[test]
+fn rule_01_an_undo_may_overtake_its_do() {
+    let definition = booking();
+    let mut play = reserved(&definition, json!({}));
+    play.feed(cancel()).unwrap();
+    // Under way: PAY do, PAY undo, RESERVE undo.
+    play.deliver(1);
+    play.deliver(0);
+    play.run();
+    assert_eq!(play.undone(), ["PAY", "RESERVE"]);
+    play.assert_nothing_is_left();
+}
+
+#[test]
+fn a_late_answer_is_noted_while_its_undo_is_under_way() {
+    let definition = booking();
+    let mut play = reserved(&definition, json!({}));
+    play.feed(cancel()).unwrap();
+    play.mail.clear();
+    assert_eq!(play.status("PAY"), Status::Unknown);
+    assert_eq!(play.feed(answer("PAY", 1, pending())), Ok(false));
+    assert_eq!(play.feed(answer("PAY", 1, done())), Ok(true));
+    play.feed(undo_answer("RESERVE", 1, done())).unwrap();
+    assert_eq!(play.saga.phase, Phase::Unwinding, "the refund is awaited");
+    play.feed(undo_answer("PAY", 1, done())).unwrap();
+    assert_eq!((play.saga.phase, play.status("PAY")), (Phase::Compensated, Status::Done));
+}
+
+#[test]
+fn an_undo_that_was_sent_is_awaited_even_where_nothing_had_happened() {
+    let definition = booking();
+    let mut play = reserved(&definition, json!({}));
+    play.feed(cancel()).unwrap();
+    play.feed(answer("PAY", 1, rejected())).unwrap();
+    play.feed(undo_answer("RESERVE", 1, done())).unwrap();
+    assert_eq!(play.saga.phase, Phase::Unwinding);
+    play.feed(undo_answer("PAY", 1, done())).unwrap();
+    assert_eq!(play.saga.phase, Phase::Compensated);
+}
+
+#[test]
+fn an_undo_that_was_not_sent_is_dropped_where_nothing_had_happened() {
+    let definition = booking();
+    let mut play = reserved(&definition, json!({}));
+    play.closed.insert("payments".into());
+    play.feed(cancel()).unwrap();
+    assert_eq!(play.undo("PAY"), Undo::Held);
+    play.feed(answer("PAY", 1, rejected())).unwrap();
+    assert_eq!(play.undo("PAY"), Undo::None);
+    play.feed(undo_answer("RESERVE", 1, done())).unwrap();
+    assert_eq!(play.saga.phase, Phase::Compensated, "no breaker keeps it");
+}
+
+#[test]
+fn rule_13_an_undo_that_gave_up_stays_marked_until_nothing_is_left_to_undo() {
+    let definition = booking();
+    for (undo, late, ends) in [(dead(), done(), false), (rejected(), done(), false), (dead(), rejected(), true)] {
+        let mut play = reserved(&definition, json!({}));
+        play.feed(cancel()).unwrap();
+        play.feed(undo_answer("RESERVE", 1, done())).unwrap();
+        play.feed(undo_answer("PAY", 1, undo.clone())).unwrap();
+        assert_eq!((play.undo("PAY"), play.saga.attention.len()), (Undo::GaveUp, 1));
+        assert_eq!(play.feed(undo_answer("PAY", 1, undo)), Ok(false));
+        play.feed(answer("PAY", 1, late)).unwrap();
+        assert_eq!(play.saga.ended(), ends);
+        assert_eq!(play.saga.attention.is_empty(), ends);
+    }
+}
+
+#[test]
+fn an_undo_is_tried_as_often_as_its_policy_says_then_marked_then_tried_by_hand() {
+    let definition = booking();
+    let mut play = reserved(&definition, json!({}));
+    play.world.behave("PAY", Half::Undo, Behaviour::Deaf);
+    play.feed(cancel()).unwrap();
+    play.run();
+    assert_eq!((play.undo("PAY"), play.saga.steps[2].undo_attempts), (Undo::GaveUp, 3));
+    assert_eq!(play.saga.attention[0].step, "PAY");
+    play.world.behave_well();
+    play.feed(act(OperatorAction::Retry)).unwrap();
+    play.run();
+    assert_eq!((play.saga.phase, play.saga.attention.len()), (Phase::Compensated, 0));
+    play.assert_nothing_is_left();
+}
+
+#[test]
+fn rule_06_a_pending_refund_waits_without_spending_attempts() {
+    let definition = booking();
+    let mut play = reserved(&definition, json!({}));
+    play.deliver(0);
+    play.world.behave("PAY", Half::Undo, Behaviour::Pending(50));
+    play.feed(cancel()).unwrap();
+    play.run();
+    assert_eq!((play.saga.phase, play.saga.steps[2].undo_attempts), (Phase::Compensated, 1));
+    play.assert_nothing_is_left();
+}
+
+#[test]
+fn rule_13_undos_of_different_services_run_side_by_side_and_of_one_service_latest_first() {
+    let call = |service: &str, action: &str| Call::new(service, action, |_| Ok(Value::Null));
+    let step =
+        |name: &str, service: &str| Step::command(name, Command::new(call(service, "do")).undo(call(service, "undo")));
+    let steps = vec![step("A", "x"), step("B", "y"), step("C", "x"), step("D", "z")];
+    let definition = Definition { name: "order".into(), version: 1, steps, deadlines: vec![] };
+    let mut play = Play::new(&definition, Value::Null, world());
+    play.world.behave("D", Half::Do, Behaviour::Reject("no".into()));
+    play.start();
+    while play.saga.phase == Phase::Forward {
+        play.step();
+    }
+    assert_eq!(sent(&mut play), ["C undo 1", "B undo 1"], "D was rejected; A waits for C");
+    play.feed(undo_answer("C", 1, done())).unwrap();
+    assert_eq!(sent(&mut play), ["A undo 1"]);
+}
+
+#[test]
+fn rule_13_a_skipped_step_that_was_sent_is_undone() {
+    let definition = booking();
+    let mut play = reserved(&definition, json!({}));
+    play.feed(act(OperatorAction::Pause)).unwrap();
+    play.feed(act(OperatorAction::Skip { output: Value::Null })).unwrap();
+    assert_eq!(play.feed(answer("PAY", 1, done())), Ok(false));
+    play.feed(cancel()).unwrap();
+    play.run();
+    assert_eq!(play.undone(), ["PAY", "RESERVE"]);
+    play.assert_nothing_is_left();
+}
+
+/// PAY is pending and a signal replaces it: its undo is under way.
+fn replacing(definition: &Definition) -> Play<'_> {
+    let mut play = reserved(definition, json!({ "wait": true }));
+    play.feed(method()).unwrap();
+    play.feed(answer("PAY", 1, pending())).unwrap();
+    play.mail.clear();
+    play.feed(method()).unwrap();
+    assert_eq!(sent(&mut play), ["PAY undo 1"]);
+    play
+}
+
+#[test]
+fn rule_01_a_replaced_round_is_undone_before_the_next_one_begins() {
+    let definition = booking();
+    let mut play = replacing(&definition);
+    assert_eq!(play.feed(method()), Err(Illegal::NotAwaited("method".into())));
+    assert_eq!(play.feed(Input::Timer), Ok(false), "nobody asks for what is being undone");
+    play.feed(answer("PAY", 1, done())).unwrap();
+    assert_eq!(play.status("CONFIRM"), Status::Idle, "a charge that is being refunded pays for nothing");
+    assert!(not_now(play.feed(act(OperatorAction::Skip { output: Value::Null }))));
+    play.feed(undo_answer("PAY", 1, done())).unwrap();
+    assert_eq!((sent(&mut play), play.saga.steps[2].round), (vec!["PAY do 1".to_owned()], 2));
+    assert_eq!(play.saga.steps[1].output, json!("card"));
+}
+
+#[test]
+fn rule_01_a_replaced_round_that_is_rejected_needs_no_undo() {
+    let definition = booking();
+    let mut play = replacing(&definition);
+    play.feed(answer("PAY", 1, rejected())).unwrap();
+    assert_eq!((sent(&mut play), play.saga.steps[2].round), (vec!["PAY do 1".to_owned()], 2));
+    assert_eq!(play.feed(undo_answer("PAY", 1, done())), Ok(false));
+}
+
+#[test]
+fn a_replaced_round_whose_undo_gives_up_goes_on_once_it_is_resolved() {
+    let definition = booking();
+    let mut play = replacing(&definition);
+    play.feed(undo_answer("PAY", 1, dead())).unwrap();
+    assert_eq!(play.saga.attention.len(), 1);
+    play.feed(act(OperatorAction::Resolve { step: "PAY".into() })).unwrap();
+    assert_eq!((sent(&mut play), play.saga.attention.len()), (vec!["PAY do 1".to_owned()], 0));
+}
+
+#[test]
+fn a_cancel_while_a_round_is_replaced_awaits_its_undo() {
+    let definition = booking();
+    let mut play = replacing(&definition);
+    play.feed(cancel()).unwrap();
+    assert_eq!(sent(&mut play), ["RESERVE undo 1"]);
+    play.feed(undo_answer("RESERVE", 1, done())).unwrap();
+    play.feed(undo_answer("PAY", 1, done())).unwrap();
+    assert_eq!((play.saga.phase, play.saga.steps[2].round), (Phase::Compensated, 1));
+}
+
+#[test]
+fn rule_04_the_end_of_the_hold_while_a_round_is_replaced_unwinds() {
+    let definition = booking();
+    let mut play = replacing(&definition);
+    play.now = 1_800_000_000_000 + HOLD - 1;
+    play.now += 1;
+    play.feed(Input::Timer).unwrap();
+    assert_eq!((play.saga.phase, reason(&play)), (Phase::Unwinding, "hold_expired"));
+}

@@ -1,0 +1,40 @@
+//! The process's metrics in Prometheus' text form.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio_util::sync::CancellationToken;
+
+/// Upper bounds of histograms, in seconds: all of them are of durations.
+const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// How often samples are folded into their buckets, so that memory stays bounded where nobody scrapes.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// Installs the recorder that all metrics of the process go to; further calls change nothing.
+pub fn install() {
+    HANDLE.get_or_init(|| {
+        let builder = PrometheusBuilder::new().set_buckets(&SECONDS).expect("the list of bounds is not empty");
+        let recorder = builder.build_recorder();
+        let handle = recorder.handle();
+        // Fails only where another recorder was installed first; that one then gets the metrics.
+        let _ = metrics::set_global_recorder(recorder);
+        handle
+    });
+}
+
+/// All metrics now, as `text/plain; version=0.0.4`; empty before [`install`].
+pub fn render() -> String {
+    HANDLE.get().map(PrometheusHandle::render).unwrap_or_default()
+}
+
+/// Keeps the recorder's memory bounded until shutdown; one a process.
+pub async fn upkeep(shutdown: CancellationToken) {
+    while shutdown.run_until_cancelled(tokio::time::sleep(UPKEEP)).await.is_some() {
+        if let Some(handle) = HANDLE.get() {
+            handle.run_upkeep();
+        }
+    }
+}

@@ -1,1 +1,37 @@
-//! eventicket-orchestrator
+//! The saga orchestrator: it drives every booking from POST to tickets, and back where that fails.
+//!
+//! * [`sagas`]: what it drives, one saga a file.
+//! * [`runtime`]: how: journal, intake, dispatch, timers, recovery around the pure core of `eventicket-saga`.
+//! * [`api`]: what it tells.
+
+pub mod api;
+pub mod runtime;
+pub mod sagas;
+
+use std::sync::Arc;
+
+use eventicket_kit::Context;
+
+/// Name of its database.
+pub const DATABASE: &str = "orchestrator";
+
+/// Runs one replica of the orchestrator with the platform's own sagas until shutdown.
+///
+/// # Errors
+/// The database or NATS cannot be reached at the start.
+pub async fn run(ctx: Context) -> anyhow::Result<()> {
+    let pool = eventicket_kit::database(&ctx.settings, DATABASE, &runtime::journal::MIGRATOR).await?;
+    let catalogue = Arc::new(sagas::catalogue()?);
+    let reader = api::Reader { pool: pool.clone(), catalogue: catalogue.clone() };
+    let queries = tokio::spawn(api::server(&ctx.nats, reader).await?.run(ctx.shutdown.clone()));
+    let config = runtime::Config {
+        pool,
+        nats: ctx.nats.clone(),
+        limits: ctx.limits.clone(),
+        clock: ctx.clock.clone(),
+        catalogue,
+    };
+    runtime::run(config, ctx.shutdown.clone()).await?;
+    let _ = queries.await;
+    Ok(())
+}

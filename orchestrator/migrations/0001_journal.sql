@@ -1,0 +1,45 @@
+-- The journal: one row a saga. Times are ms since 1970.
+--
+-- Nothing that changes with each transition is indexed, so that updates stay in place (HOT). Due times live in memory
+-- of the dispatching replica; after a crash the unfinished sagas are found by the partial index, whose predicate
+-- changes once in a saga's life.
+CREATE TABLE sagas (
+    id                 uuid    PRIMARY KEY,
+    definition         text    NOT NULL,
+    definition_version integer NOT NULL,
+    owner              uuid,
+    idempotency_key    text,
+    fingerprint        text,
+    event              uuid,
+    trace              text,
+    started_at         bigint  NOT NULL,
+    updated_at         bigint  NOT NULL,
+    version            bigint  NOT NULL,
+    dispatcher         uuid    NOT NULL,
+    ended              boolean NOT NULL,
+    attention          boolean NOT NULL,
+    state              text    NOT NULL,
+    step               text,
+    body               text    NOT NULL,  -- eventicket_saga::Saga as JSON
+    history            text    NOT NULL   -- eventicket_saga::Entry as JSON, one a line
+) WITH (fillfactor = 60, toast_tuple_target = 8160, autovacuum_vacuum_scale_factor = 0.05);
+
+CREATE UNIQUE INDEX sagas_idempotency ON sagas (owner, idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX sagas_owner ON sagas (owner, id);
+CREATE INDEX sagas_event ON sagas (event, id);
+CREATE INDEX sagas_unfinished ON sagas (id) WHERE NOT ended;
+
+-- The orchestrator's replicas; a name is used for one life of a process.
+CREATE TABLE replicas (
+    name         uuid   PRIMARY KEY,
+    heartbeat_at bigint NOT NULL,
+    outstanding  text   NOT NULL DEFAULT '{}'  -- commands in flight by service, net of this replica's records, as JSON
+) WITH (fillfactor = 50);
+
+-- Breakers by target service, shared by all replicas.
+CREATE TABLE breakers (
+    service    text   PRIMARY KEY,
+    state      text   NOT NULL,  -- eventicket_saga::breaker::State as JSON
+    version    bigint NOT NULL,
+    changed_at bigint NOT NULL
+);

@@ -1,0 +1,127 @@
+//! The end of a turn: what is stored, what lost a race, and what follows from it.
+
+use eventicket_contracts::SagaId;
+use eventicket_contracts::sagas::StatusChange;
+use eventicket_contracts::subjects;
+use std::collections::BTreeSet;
+
+use super::intake::Work;
+use super::journal::{self, Shown, Write};
+use super::row::Row;
+use super::{Replica, Turn};
+
+impl Replica {
+    /// Stores a turn in one transaction. Effects leave, and replies are acknowledged, only for the rows that it returned;
+    /// the inputs of the others are looked at again (6.10).
+    pub(super) async fn commit(&mut self, turn: &mut Turn) -> Result<(), sqlx::Error> {
+        if turn.changes.changed.is_empty() {
+            return Ok(());
+        }
+        let changed = || turn.changes.changed.iter().filter_map(|id| self.rows.get(id));
+        let (new, old): (Vec<&Row>, Vec<&Row>) = changed().partition(|r| r.version == 0);
+        let mut tx = self.config.pool.begin().await?;
+        let mut stored = journal::insert(&mut tx, self.name, &self.writes(&new)).await?;
+        stored.extend(journal::update(&mut tx, self.name, &self.writes(&old)).await?);
+        let mut counts = self.counts.clone();
+        let stored: std::collections::HashSet<SagaId> = stored.into_iter().collect();
+        for id in &stored {
+            if let Some(row) = self.rows.get(id) {
+                turn.changes.settle(&self.config.catalogue, row, &mut counts);
+            }
+        }
+        counts.retain(|_, n| *n != 0);
+        let text = serde_json::to_string(&counts).unwrap_or_default();
+        if counts != self.counts {
+            journal::count(&mut tx, self.name, &text).await?;
+        }
+        tx.commit().await?;
+        self.own.send_replace(text);
+        self.counts = counts;
+        self.after_commit(turn, &stored).await;
+        Ok(())
+    }
+
+    fn writes<'a>(&self, rows: &[&'a Row]) -> Vec<Write<'a>> {
+        let shown = |row: &Row| {
+            let definition = self.config.catalogue.registry.get(&row.saga.definition, row.saga.version);
+            let step = definition.and_then(|d| row.step(d)).map(str::to_owned);
+            Shown { state: row.saga.state().name(), step }
+        };
+        rows.iter().map(|row| Write { row, shown: shown(row) }).collect()
+    }
+
+    async fn after_commit(&mut self, turn: &mut Turn, stored: &std::collections::HashSet<SagaId>) {
+        let mut told: Vec<StatusChange> = Vec::new();
+        let changed: Vec<SagaId> = turn.changes.changed.drain().collect();
+        for id in changed {
+            let works = turn.applied.remove(&id).unwrap_or_default();
+            if !stored.contains(&id) {
+                self.lost_race(id, works, turn);
+                continue;
+            }
+            let Some(row) = self.rows.get_mut(&id) else { continue };
+            row.version += 1;
+            row.news.clear();
+            let settled = turn.changes.settle(&self.config.catalogue, row, &mut std::collections::BTreeMap::new());
+            told.extend(settled.change);
+            self.timers.set(id, settled.due);
+            self.held.set(id, settled.held);
+            if row.saga.ended() {
+                metrics::counter!("eventicket_sagas_ended_total", "definition" => row.saga.definition.clone(),
+                    "state" => settled.state.name())
+                .increment(1);
+                turn.ended.push(id);
+            }
+            turn.stored.extend(works);
+        }
+        turn.sends = std::mem::take(&mut turn.changes.sends);
+        turn.sends.retain(|s| stored.contains(&s.saga));
+        self.broadcast(told).await;
+    }
+
+    /// Another replica was first: what it wrote is read, and the inputs are taken again.
+    fn lost_race(&mut self, id: SagaId, works: Vec<Work>, turn: &mut Turn) {
+        self.rows.remove(&id);
+        self.timers.set(id, None);
+        self.held.set(id, BTreeSet::new());
+        for work in works {
+            match work {
+                Work::Start(..) => turn.existing.push(work),
+                // A timer belongs to whoever dispatches the saga now.
+                Work::Poke(_, eventicket_saga::Input::Timer) => {}
+                work => self.again.push(work),
+            }
+        }
+    }
+
+    async fn broadcast(&self, told: Vec<StatusChange>) {
+        for part in told.chunks(1_000) {
+            let payload = serde_json::to_vec(part).unwrap_or_default();
+            if let Err(error) = self.config.nats.publisher().publish(subjects::STATUS, payload.into()).await {
+                tracing::debug!(%error, "a change of status was not told; it is a hint only");
+            }
+        }
+    }
+
+    /// After a commit without an answer: true where the turn's rows must be read again. A turn is one transaction, so
+    /// one row tells of all.
+    pub(super) async fn reread(&self, turn: &Turn) -> bool {
+        let Some(id) = turn.changes.changed.iter().next() else { return true };
+        let Ok(version) = journal::version(&self.config.pool, *id).await else { return false };
+        let known = self.rows.get(id).map_or(0, |r| r.version);
+        if version.unwrap_or(0) > known {
+            // It was stored. What it had to send is found as any other loss: the sagas are taken up again as orphans of
+            // this very turn.
+            tracing::warn!("a commit without an answer had been stored");
+        }
+        true
+    }
+
+    pub(super) fn forget(&mut self, turn: &Turn) {
+        for id in &turn.changes.changed {
+            self.rows.remove(id);
+            // Sent again where the turn had been stored after all; nothing where it had not.
+            self.again.push(Work::Adopt(*id));
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Packs commands in envelopes and publishes them.
+
+use std::collections::BTreeMap;
+
+use eventicket_contracts::envelope::{Envelope, Item, MAX_BYTES, MAX_ITEMS};
+use eventicket_contracts::subjects;
+use eventicket_nats::{Nats, Outgoing as Published, PublishError, command_headers};
+use eventicket_saga::Input;
+use tokio::sync::mpsc;
+
+use super::intake::Work;
+use super::turn::Outgoing;
+
+/// Publishes a turn's commands, in envelopes by service, action and shard. What is certainly not stored is fed back, so
+/// that it is tried again without spending an attempt; of anything else the step's own time-out takes care.
+pub async fn publish(nats: &Nats, commands: Vec<Outgoing>, feedback: &mpsc::Sender<Work>) {
+    let (messages, contents): (Vec<_>, Vec<_>) = pack(commands).into_iter().map(compose).unzip();
+    let results = nats.publish_all(messages).await;
+    for (result, content) in results.into_iter().zip(contents) {
+        match result {
+            Ok(_) => {}
+            Err(PublishError::Unknown(error)) => tracing::debug!(error, "a publish has no answer"),
+            Err(PublishError::Refused(error)) => {
+                tracing::warn!(error, commands = content.len(), "a publish was refused");
+                for c in content {
+                    let input = Input::Refused { step: c.send.step, half: c.send.half, resend: c.send.resend };
+                    if feedback.send(Work::Poke(c.saga, input)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn pack(commands: Vec<Outgoing>) -> Vec<(String, Vec<Outgoing>)> {
+    let mut by_subject: BTreeMap<String, Vec<Outgoing>> = BTreeMap::new();
+    for c in commands {
+        let shard = subjects::shard_of(c.order, subjects::SHARDS);
+        by_subject.entry(subjects::command(&c.send.service, &c.send.action, shard)).or_default().push(c);
+    }
+    let mut packed = Vec::new();
+    for (subject, commands) in by_subject {
+        let mut envelope: Vec<Outgoing> = Vec::new();
+        let mut bytes = 0;
+        for c in commands {
+            let size = c.item.body.get().len() + 256;
+            if !envelope.is_empty() && (envelope.len() >= MAX_ITEMS || bytes + size > MAX_BYTES) {
+                packed.push((subject.clone(), std::mem::take(&mut envelope)));
+                bytes = 0;
+            }
+            bytes += size;
+            envelope.push(c);
+        }
+        packed.push((subject, envelope));
+    }
+    packed
+}
+
+fn compose((subject, commands): (String, Vec<Outgoing>)) -> (Published, Vec<Outgoing>) {
+    let items: Vec<&Item> = commands.iter().map(|c| &c.item).collect();
+    let payload = serde_json::to_vec(&Envelope::new(items)).unwrap_or_default();
+    let trace = commands.first().and_then(|c| c.item.trace.as_deref());
+    let headers = command_headers(&subjects::reply(0), trace);
+    (Published { subject, id: uuid::Uuid::new_v4().to_string(), headers, payload: payload.into() }, commands)
+}

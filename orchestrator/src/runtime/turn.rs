@@ -1,0 +1,190 @@
+//! One turn of the orchestrator, without IO: inputs in, changed sagas and messages out.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use eventicket_contracts::envelope::{self, Item, Key};
+use eventicket_contracts::sagas::StatusChange;
+use eventicket_contracts::{SagaId, Timestamp};
+use eventicket_saga::transition::DEFINITION_ERROR;
+use eventicket_saga::{Definition, Effect, Entry, Illegal, Input, Moment, Send, State, What, apply};
+use serde_json::value::RawValue;
+
+use super::row::{Row, held, outstanding};
+use crate::sagas::Catalogue;
+
+/// What a turn looks at besides the sagas.
+pub struct World<'a> {
+    /// The definitions.
+    pub catalogue: &'a Catalogue,
+    /// The time.
+    pub now: Timestamp,
+    /// Any number, for jitter.
+    pub noise: u64,
+    /// Services that are held.
+    pub closed: &'a BTreeSet<String>,
+    /// For a half-open breaker's probe: this saga may pass to this service.
+    pub probe: Option<(SagaId, String)>,
+}
+
+/// What became of one input.
+#[derive(Debug, PartialEq)]
+pub enum Fate {
+    /// It changed the saga; takes effect with the commit.
+    Applied,
+    /// It had been taken before.
+    Repeated,
+    /// The state does not allow it.
+    Illegal(Illegal),
+    /// No such saga.
+    Unknown,
+    /// This build does not know the saga's definition; another replica may.
+    Foreign,
+}
+
+/// A command that a saga sends.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// The saga.
+    pub saga: SagaId,
+    /// The command.
+    pub send: Send,
+    /// Its ordering key.
+    pub order: uuid::Uuid,
+    /// As it travels.
+    pub item: Item,
+}
+
+/// A saga's standing before and after its turn.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    state: State,
+    status: &'static str,
+    outstanding: BTreeMap<String, i64>,
+}
+
+/// The changes of one turn, by saga.
+#[derive(Default)]
+pub struct Changes {
+    /// Sagas that changed.
+    pub changed: HashSet<SagaId>,
+    /// Their commands, in order.
+    pub sends: Vec<Outgoing>,
+    /// Calls that were answered or timed out, by service: true is a failure.
+    pub calls: Vec<(String, bool)>,
+    before: HashMap<SagaId, Standing>,
+}
+
+/// Feeds one input to a loaded saga.
+pub fn feed(world: &World<'_>, rows: &mut HashMap<SagaId, Row>, id: SagaId, input: Input, out: &mut Changes) -> Fate {
+    let Some(row) = rows.get_mut(&id) else { return Fate::Unknown };
+    let Some(definition) = world.catalogue.registry.get(&row.saga.definition, row.saga.version).cloned() else {
+        return Fate::Foreign;
+    };
+    let before = (!out.before.contains_key(&id)).then(|| standing(world.catalogue, row, &definition));
+    let mut closed = std::borrow::Cow::Borrowed(world.closed);
+    if let Some((probe, service)) = &world.probe
+        && *probe == id
+    {
+        closed.to_mut().remove(service);
+    }
+    let moment = Moment { now: world.now.millis(), noise: world.noise ^ row.id.0.as_u64_pair().1, closed: &closed };
+    let output = match apply(&definition, &mut row.saga, input, &moment) {
+        Ok(output) if output.repeated => return Fate::Repeated,
+        Ok(output) => output,
+        Err(illegal) => return Fate::Illegal(illegal),
+    };
+    row.updated_at = world.now;
+    out.calls.extend(output.history.iter().filter_map(|e| call(&definition, e)));
+    row.news.extend(output.history);
+    for effect in output.effects {
+        if let Effect::Send(send) = effect {
+            out.sends.push(outgoing(row, send));
+        }
+    }
+    if let Some(before) = before {
+        out.before.insert(id, before);
+    }
+    out.changed.insert(id);
+    Fate::Applied
+}
+
+/// What an entry of the history tells of the service that was called; a rejection is a good answer.
+fn call(definition: &Definition, entry: &Entry) -> Option<(String, bool)> {
+    let command = definition.command(definition.position(entry.step.as_deref()?)?)?;
+    let undo = || command.undo.as_ref().map(|u| u.service.clone());
+    match entry.what {
+        // Its body could not be built, so nothing was sent.
+        What::Rejected if entry.error.as_deref() == Some(DEFINITION_ERROR) => None,
+        What::Done | What::Rejected | What::Pending => Some((command.call.service.clone(), false)),
+        What::TimedOut | What::Retrying => Some((command.call.service.clone(), true)),
+        What::Undone | What::UndoPending => Some((undo()?, false)),
+        What::UndoTimedOut | What::UndoRetrying => Some((undo()?, true)),
+        _ => None,
+    }
+}
+
+fn outgoing(row: &Row, send: Send) -> Outgoing {
+    let half = match send.half {
+        eventicket_saga::Half::Do => envelope::Half::Do,
+        eventicket_saga::Half::Undo => envelope::Half::Undo,
+    };
+    let item = Item {
+        key: Key { saga: row.id, step: send.step.clone(), round: send.round },
+        half,
+        attempt: send.attempt,
+        deadline: send.deadline.map(Timestamp),
+        trace: row.trace.clone(),
+        body: serde_json::value::to_raw_value(&send.body).unwrap_or_else(|_| RawValue::NULL.to_owned()),
+    };
+    Outgoing { saga: row.id, order: row.event.map_or(row.id.0, |e| e.0), send, item }
+}
+
+fn standing(catalogue: &Catalogue, row: &Row, definition: &Arc<Definition>) -> Standing {
+    Standing {
+        state: row.saga.state(),
+        status: catalogue.kind(&row.saga.definition).map_or("", |k| (k.status)(&row.saga)),
+        outstanding: outstanding(&row.saga, definition),
+    }
+}
+
+impl Changes {
+    /// For a stored saga: what changed for the world to see.
+    pub fn settle(&self, catalogue: &Catalogue, row: &Row, counts: &mut BTreeMap<String, i64>) -> Settled {
+        let Some(definition) = catalogue.registry.get(&row.saga.definition, row.saga.version) else {
+            return Settled { state: row.saga.state(), held: BTreeSet::new(), due: None, change: None };
+        };
+        let after = standing(catalogue, row, definition);
+        let before = self.before.get(&row.id);
+        for (service, n) in &after.outstanding {
+            *counts.entry(service.clone()).or_default() += n;
+        }
+        for (service, n) in before.iter().flat_map(|b| &b.outstanding) {
+            *counts.entry(service.clone()).or_default() -= n;
+        }
+        let seen = before.filter(|_| row.version > 1).map(|b| b.status);
+        let change = (seen != Some(after.status)).then(|| StatusChange {
+            id: row.id,
+            status: after.status.to_owned(),
+            version: row.version,
+        });
+        Settled {
+            state: after.state,
+            held: held(&row.saga, definition),
+            due: row.saga.next_due(definition).map(Timestamp),
+            change,
+        }
+    }
+}
+
+/// What a stored change means to the runtime.
+pub struct Settled {
+    /// Its state now.
+    pub state: State,
+    /// The services whose breakers hold it.
+    pub held: BTreeSet<String>,
+    /// When it wants a timer.
+    pub due: Option<Timestamp>,
+    /// To be told to whoever waits for it.
+    pub change: Option<StatusChange>,
+}

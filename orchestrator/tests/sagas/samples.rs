@@ -1,0 +1,147 @@
+//! One sample or more of every kind of saga.
+
+use std::time::Duration;
+
+use eventicket_contracts::bookings::{
+    Confirmed, DEFAULT_HOLD, Line, Offer, Offered, OfferedType, ReserveItem, Reserved,
+};
+use eventicket_contracts::events::PublishEvent;
+use eventicket_contracts::payments::{Charged, Refunded};
+use eventicket_contracts::sagas::{BOOKING, BookingInput, PUBLISH_EVENT};
+use eventicket_contracts::{Currency, CustomerId, EventId, Money, TicketTypeId, Timestamp};
+use eventicket_orchestrator::sagas::booking::{PAYMENT_METHOD, PaymentMethod};
+use eventicket_saga::{Half, Saga, Send};
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+/// A saga and what its services answer.
+pub struct Sample {
+    /// The kind.
+    pub kind: &'static str,
+    /// What is special about it.
+    pub name: &'static str,
+    /// What it is started with.
+    pub input: fn() -> Value,
+    /// Signals, given whenever it waits for them.
+    pub signals: fn() -> Vec<(String, Value)>,
+    /// What its services bring.
+    pub outputs: fn(&Send, i64) -> Value,
+    /// Effects that need another one to stand.
+    pub needs: &'static [(&'static str, &'static str)],
+    /// The commands that it takes, in order, when all goes well.
+    pub takes: &'static [&'static str],
+    /// Its status then.
+    pub ends: &'static str,
+}
+
+/// All samples.
+pub const SAMPLES: &[Sample] = &[
+    Sample {
+        kind: BOOKING,
+        name: "paid at once",
+        input: || booking(Some("sealed")),
+        signals: Vec::new,
+        outputs: |send, now| bookings_outputs(send, now, 4_200),
+        needs: &[("CONFIRM", "RESERVE")],
+        takes: &["RESERVE", "PAY", "CONFIRM", "NOTIFY"],
+        ends: "confirmed",
+    },
+    Sample {
+        kind: BOOKING,
+        name: "without a payment method",
+        input: || booking(None),
+        signals: || vec![(PAYMENT_METHOD.into(), json(PaymentMethod { method: "sealed".into() }))],
+        outputs: |send, now| bookings_outputs(send, now, 4_200),
+        needs: &[("CONFIRM", "RESERVE")],
+        takes: &["RESERVE", "PAY", "CONFIRM", "NOTIFY"],
+        ends: "confirmed",
+    },
+    Sample {
+        kind: BOOKING,
+        name: "free",
+        input: || booking(None),
+        signals: Vec::new,
+        outputs: |send, now| bookings_outputs(send, now, 0),
+        needs: &[("CONFIRM", "RESERVE")],
+        takes: &["RESERVE", "CONFIRM", "NOTIFY"],
+        ends: "confirmed",
+    },
+    Sample {
+        kind: PUBLISH_EVENT,
+        name: "first publication",
+        input: publish,
+        signals: Vec::new,
+        outputs: |send, _| if send.step == "OFFER" { json(Offered { version: 1 }) } else { Value::Null },
+        needs: &[],
+        takes: &["OFFER", "SETTLE"],
+        ends: "published",
+    },
+];
+
+fn json(value: impl Serialize) -> Value {
+    serde_json::to_value(value).unwrap()
+}
+
+fn id(n: u128) -> Uuid {
+    Uuid::from_u128(n)
+}
+
+fn euros(amount: i64) -> Money {
+    Money { amount, currency: Currency::EUR }
+}
+
+fn booking(method: Option<&str>) -> Value {
+    json(BookingInput {
+        event: EventId(id(1)),
+        customer: CustomerId(id(2)),
+        items: vec![ReserveItem { ticket_type: TicketTypeId(id(3)), quantity: 2 }],
+        expected_total: None,
+        method: method.map(str::to_owned),
+    })
+}
+
+fn bookings_outputs(send: &Send, now: i64, total: i64) -> Value {
+    let line =
+        Line { ticket_type_id: TicketTypeId(id(3)), name: "Stalls".into(), quantity: 2, unit_price: euros(total / 2) };
+    match (send.step.as_str(), send.half) {
+        ("RESERVE", Half::Do) => json(Reserved {
+            lines: vec![line],
+            total: euros(total),
+            hold_until: Timestamp(now).plus(DEFAULT_HOLD),
+            title: "A concert".into(),
+        }),
+        ("PAY", Half::Do) => json(Charged { intent: "pi_1".into() }),
+        ("PAY", Half::Undo) => json(Refunded { amount: Some(euros(total)) }),
+        ("CONFIRM", Half::Do) => json(Confirmed { tickets: 2 }),
+        _ => Value::Null,
+    }
+}
+
+/// When the hold of a booking ends, ms.
+pub fn hold_until(saga: &Saga) -> i64 {
+    serde_json::from_value::<Reserved>(saga.steps[0].output.clone()).unwrap().hold_until.millis()
+}
+
+fn publish() -> Value {
+    let starts_at = Timestamp(1_900_000_000_000);
+    json(PublishEvent {
+        offer: Offer {
+            event: EventId(id(1)),
+            version: 1,
+            title: "A concert".into(),
+            starts_at,
+            ends_at: starts_at.plus(Duration::from_secs(7_200)),
+            on_sale: true,
+            hold_seconds: None,
+            max_per_customer: None,
+            ticket_types: vec![OfferedType {
+                id: TicketTypeId(id(3)),
+                name: "Stalls".into(),
+                price: euros(2_100),
+                quantity: 100,
+                max_per_order: None,
+            }],
+        },
+    })
+}

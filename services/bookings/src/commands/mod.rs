@@ -1,0 +1,150 @@
+//! The commands of the service, one a file: its form, and its decision as a pure function over [`Books`].
+//!
+//! A batch is one transaction: the locks of its sagas, their records, the locks of the events whose capacity may change,
+//! the decisions in arrival order, and each row written once.
+
+pub mod confirm;
+pub mod offer;
+pub mod release;
+pub mod reserve;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use eventicket_contracts::bookings::{Confirm, Offer, Release, Reserve};
+use eventicket_contracts::envelope::{Answer, Half, Item, Key};
+use eventicket_contracts::subjects::Service;
+use eventicket_contracts::{Clock, EventId, SagaId, Timestamp};
+use eventicket_nats::{Commands, Delivered, Fault, Handled, decode};
+
+use crate::allocation::Books;
+use crate::desk::Desk;
+
+/// How long records are kept: a do of an older saga is refused, since nothing may be left that would tell its repeat.
+pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// An answer, or why the item is dead.
+pub(crate) type Decided = Result<Answer, String>;
+
+/// A command that has its form.
+#[derive(Clone, Debug)]
+pub(crate) struct Command {
+    pub round: Round,
+    pub body: Body,
+}
+
+/// The part that all commands have.
+#[derive(Clone, Debug)]
+pub(crate) struct Round {
+    pub key: Key,
+    pub deadline: Option<Timestamp>,
+    pub trace: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Body {
+    Reserve(Reserve),
+    Release(Release),
+    Confirm(Confirm),
+    Offer(Offer),
+}
+
+impl Command {
+    pub fn parse(delivered: &Delivered) -> Result<Self, Handled> {
+        let item = &delivered.item;
+        let body = match (delivered.action.as_str(), item.half) {
+            ("reserve", Half::Do) => Body::Reserve(reserve::check(decode(item)?).map_err(Handled::Dead)?),
+            ("release", Half::Undo) => Body::Release(decode(item)?),
+            ("confirm", Half::Do) => Body::Confirm(decode(item)?),
+            ("offer", Half::Do) => Body::Offer(offer::check(decode(item)?).map_err(Handled::Dead)?),
+            (action, half) => return Err(Handled::Dead(format!("there is no {action} as {half:?}"))),
+        };
+        let Item { key, deadline, trace, .. } = item;
+        Ok(Self { round: Round { key: key.clone(), deadline: *deadline, trace: trace.clone() }, body })
+    }
+
+    /// The event whose capacity the command may change, by what is recorded.
+    pub fn event(&self, books: &Books) -> Option<EventId> {
+        let key = &self.round.key;
+        match &self.body {
+            Body::Reserve(reserve) => books.record(key).is_none().then_some(reserve.event),
+            Body::Offer(offer) => books.offer_answer(key).is_none().then_some(offer.event),
+            Body::Release(_) => books.held_event(key),
+            Body::Confirm(_) => None,
+        }
+    }
+
+    pub fn decide(&self, books: &mut Books, now: Timestamp) -> Decided {
+        match &self.body {
+            Body::Reserve(body) => reserve::decide(books, &self.round, body, now),
+            Body::Release(body) => release::decide(books, &self.round, body, now),
+            Body::Confirm(body) => confirm::decide(books, &self.round, body, now),
+            Body::Offer(body) => offer::decide(books, &self.round, body, now),
+        }
+    }
+}
+
+/// Whether a saga is older than records are kept. Its id carries the time; one that does not is of no age we know.
+pub(crate) fn too_old(key: &Key, now: Timestamp) -> bool {
+    let Some((seconds, nanos)) = key.saga.0.get_timestamp().map(|at| at.to_unix()) else { return true };
+    let started =
+        i64::try_from(seconds).unwrap_or(i64::MAX / 1_000).saturating_mul(1_000) + i64::from(nanos / 1_000_000);
+    now.since(Timestamp(started)) > RETENTION
+}
+
+/// Handles the service's commands in batches.
+pub struct Bookings {
+    desk: Desk,
+    clock: Clock,
+}
+
+impl Bookings {
+    pub(crate) fn new(desk: Desk, clock: Clock) -> Self {
+        Self { desk, clock }
+    }
+
+    async fn decide(&self, commands: &[&Command]) -> Result<Vec<Decided>, sqlx::Error> {
+        let sagas: Vec<SagaId> = commands.iter().map(|command| command.round.key.saga).collect();
+        let offers: Vec<&Command> = commands.iter().copied().filter(|c| matches!(c.body, Body::Offer(_))).collect();
+        let mut tx = self.desk.begin(&sagas).await?;
+        let records = tx.records(&sagas).await?;
+        let answers = if offers.is_empty() { Vec::new() } else { tx.offer_answers(&sagas).await? };
+        let mut books = Books::new(records, answers);
+
+        let events = |commands: &[&Command]| commands.iter().filter_map(|c| c.event(&books)).collect::<BTreeSet<_>>();
+        let (new, wanted) = (events(&offers), events(commands));
+        tx.open_events(&new).await?;
+        let locked = tx.lock_events(&wanted).await?;
+        books.add_events(locked);
+
+        // After the waits, so that a hold's length is its customer's.
+        let now = self.clock.now();
+        let decided = commands.iter().map(|command| command.decide(&mut books, now)).collect();
+        self.desk.commit(tx, books, now).await?;
+        Ok(decided)
+    }
+}
+
+impl Commands for Bookings {
+    const SERVICE: Service = Service::Bookings;
+
+    async fn handle(&self, batch: &[Delivered]) -> Result<Vec<Handled>, Fault> {
+        let started = Instant::now();
+        let parsed: Vec<Result<Command, Handled>> = batch.iter().map(Command::parse).collect();
+        let commands: Vec<&Command> = parsed.iter().filter_map(|command| command.as_ref().ok()).collect();
+        let decided = if commands.is_empty() { Vec::new() } else { self.decide(&commands).await? };
+        let mut decided = decided.into_iter();
+        let handled = parsed.into_iter().map(|command| match command {
+            Err(dead) => dead,
+            Ok(_) => match decided.next() {
+                Some(Ok(answer)) => Handled::Answer(answer),
+                Some(Err(reason)) => Handled::Dead(reason),
+                None => Handled::Answer(Answer::Retry("not decided".to_owned())),
+            },
+        });
+        let handled = handled.collect();
+        metrics::histogram!("eventicket_bookings_batch_size").record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
+        metrics::histogram!("eventicket_bookings_batch_duration_seconds").record(started.elapsed().as_secs_f64());
+        Ok(handled)
+    }
+}

@@ -1,0 +1,32 @@
+//! `bookings.release`: the undo of reserve, which may overtake it.
+
+use eventicket_contracts::bookings::Release;
+use eventicket_contracts::envelope::Answer;
+use eventicket_contracts::{Timestamp, codes};
+use serde_json::Value;
+
+use super::{Decided, Round, too_old};
+use crate::allocation::{Books, Content, Phase};
+
+/// Gives the capacity back once; without a reserve it leaves a tombstone. What is confirmed is past undoing: the saga's
+/// point of no return lies between the two.
+pub(crate) fn decide(books: &mut Books, round: &Round, release: &Release, now: Timestamp) -> Decided {
+    let phase = match books.record(&round.key).map(|record| &record.content) {
+        None if too_old(&round.key, now) => return Err("nothing is recorded of a saga of this age".to_owned()),
+        None => {
+            books.close(&round.key, release.event);
+            return Ok(Answer::Done(Value::Null));
+        }
+        Some(Content::Hold(hold)) => hold.phase,
+        Some(Content::Refused { .. } | Content::Tombstone) => return Ok(Answer::Done(Value::Null)),
+    };
+    match phase {
+        Phase::Confirmed => Ok(Answer::rejected(codes::CONFIRMED, "the booking is confirmed")),
+        Phase::Released | Phase::Expired => Ok(Answer::Done(Value::Null)),
+        Phase::Held => {
+            let phase = if release.reason == codes::HOLD_EXPIRED { Phase::Expired } else { Phase::Released };
+            books.end(&round.key, phase, &release.reason, round.trace.clone());
+            Ok(Answer::Done(Value::Null))
+        }
+    }
+}

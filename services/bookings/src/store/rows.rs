@@ -1,0 +1,132 @@
+//! Rows as the core's values. PostgreSQL has no unsigned integers; casts of what we wrote are exact.
+
+use eventicket_contracts::bookings::{Availability, TypeAvailability};
+use eventicket_contracts::envelope::Key;
+use eventicket_contracts::{Currency, CustomerId, EventId, Money, SagaId, TicketTypeId, Timestamp};
+use serde::de::DeserializeOwned;
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+use uuid::Uuid;
+
+use crate::allocation::{Content, Event, Hold, Phase, Record, TicketType};
+
+type Read<T> = Result<T, sqlx::Error>;
+
+pub(crate) fn key(row: &PgRow) -> Read<Key> {
+    let round = row.try_get::<i32, _>("round")?.cast_unsigned();
+    Ok(Key { saga: SagaId(row.try_get("saga")?), step: row.try_get("step")?, round })
+}
+
+pub(crate) fn record(row: &PgRow) -> Read<Record> {
+    let content = match state(row)? {
+        "tombstone" => Content::Tombstone,
+        "refused" => Content::Refused { customer: customer(row)?, rejection: json(row.try_get("answer")?)? },
+        held => {
+            let phase = phase(held)?;
+            let grace_until = Timestamp(row.try_get("grace_until")?);
+            Content::Hold(Hold {
+                phase,
+                customer: customer(row)?,
+                reserved: json(row.try_get("answer")?)?,
+                grace_until,
+            })
+        }
+    };
+    let changes = row.try_get::<i32, _>("changes")?.cast_unsigned();
+    Ok(Record { event: EventId(row.try_get("event")?), changes, content })
+}
+
+fn state(row: &PgRow) -> Read<&str> {
+    row.try_get("state")
+}
+
+fn customer(row: &PgRow) -> Read<CustomerId> {
+    row.try_get("customer").map(CustomerId)
+}
+
+fn phase(state: &str) -> Read<Phase> {
+    let phases = [Phase::Held, Phase::Confirmed, Phase::Released, Phase::Expired];
+    let unknown = || sqlx::Error::Decode(format!("unknown state {state:?}").into());
+    phases.into_iter().find(|phase| phase_name(*phase) == state).ok_or_else(unknown)
+}
+
+pub(crate) fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Held => "held",
+        Phase::Confirmed => "confirmed",
+        Phase::Released => "released",
+        Phase::Expired => "expired",
+    }
+}
+
+pub(crate) fn state_name(content: &Content) -> &'static str {
+    match content {
+        Content::Hold(hold) => phase_name(hold.phase),
+        Content::Refused { .. } => "refused",
+        Content::Tombstone => "tombstone",
+    }
+}
+
+/// An event without its types.
+pub(crate) fn event(row: &PgRow) -> Read<Event> {
+    Ok(Event {
+        id: EventId(row.try_get("id")?),
+        version: row.try_get("version")?,
+        title: row.try_get("title")?,
+        starts_at: Timestamp(row.try_get("starts_at")?),
+        ends_at: Timestamp(row.try_get("ends_at")?),
+        on_sale: row.try_get("on_sale")?,
+        hold_seconds: row.try_get::<Option<i64>, _>("hold_seconds")?.map(unsigned).transpose()?,
+        max_per_customer: row.try_get::<Option<i64>, _>("max_per_customer")?.map(unsigned).transpose()?,
+        types: Vec::new(),
+    })
+}
+
+pub(crate) fn ticket_type(row: &PgRow) -> Read<TicketType> {
+    let currency = row.try_get::<&str, _>("currency")?;
+    let unknown = || sqlx::Error::Decode(format!("unknown currency {currency:?}").into());
+    Ok(TicketType {
+        id: TicketTypeId(row.try_get("id")?),
+        name: row.try_get("name")?,
+        price: Money { amount: row.try_get("price")?, currency: Currency::parse(currency).ok_or_else(unknown)? },
+        quantity: unsigned(row.try_get("quantity")?)?,
+        available: unsigned(row.try_get("available")?)?,
+        max_per_order: row.try_get::<Option<i64>, _>("max_per_order")?.map(unsigned).transpose()?,
+    })
+}
+
+/// What is left of these events, without those that were never offered.
+pub(crate) async fn availability(connection: &mut PgConnection, events: &[Uuid]) -> Read<Vec<Availability>> {
+    let found = sqlx::query(
+        "SELECT e.id AS event, e.on_sale, t.id, t.quantity, t.available
+         FROM events e LEFT JOIN ticket_types t ON t.event = e.id
+         WHERE e.id = ANY($1) AND e.version > 0 ORDER BY e.id, t.position",
+    )
+    .bind(events)
+    .fetch_all(connection)
+    .await?;
+    let mut all: Vec<Availability> = Vec::new();
+    for row in &found {
+        let event_id = EventId(row.try_get("event")?);
+        if all.last().is_none_or(|last| last.event_id != event_id) {
+            all.push(Availability { event_id, on_sale: row.try_get("on_sale")?, ticket_types: Vec::new() });
+        }
+        let Some(id) = row.try_get::<Option<Uuid>, _>("id")? else { continue };
+        let (quantity, available) = (unsigned(row.try_get("quantity")?)?, unsigned(row.try_get("available")?)?);
+        let kind = TypeAvailability { ticket_type_id: TicketTypeId(id), quantity, available };
+        all.last_mut().map(|event| event.ticket_types.push(kind)).unwrap_or_default();
+    }
+    Ok(all)
+}
+
+pub(crate) fn json<T: DeserializeOwned>(text: &str) -> Read<T> {
+    serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+pub(crate) fn sagas(ids: &[SagaId]) -> Vec<Uuid> {
+    ids.iter().map(|id| id.0).collect()
+}
+
+pub(crate) fn unsigned(number: i64) -> Read<u32> {
+    u32::try_from(number).map_err(|error| sqlx::Error::Decode(error.into()))
+}

@@ -1,0 +1,216 @@
+//! What a batch writes, one statement a kind. The locks of sagas and events are held, so that nobody else writes these
+//! rows and no order among them matters.
+
+use eventicket_contracts::bookings::Reserved;
+use eventicket_contracts::envelope::{Key, Rejection};
+use eventicket_contracts::{EventId, TicketTypeId, Timestamp};
+use serde::Serialize;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::rows;
+use crate::allocation::{Content, Event, OfferRecord, Record, TicketType};
+use crate::tickets::NewTicket;
+
+type Written = Result<(), sqlx::Error>;
+
+pub(super) async fn inserted(tx: &mut PgConnection, new: &[(Key, Record)], now: Timestamp) -> Written {
+    if new.is_empty() {
+        return Ok(());
+    }
+    let grace = |content: &Content| match content {
+        Content::Hold(hold) => Some(hold.grace_until.millis()),
+        Content::Refused { .. } | Content::Tombstone => None,
+    };
+    let customer = |content: &Content| match content {
+        Content::Hold(hold) => Some(hold.customer.0),
+        Content::Refused { customer, .. } => Some(customer.0),
+        Content::Tombstone => None,
+    };
+    sqlx::query(
+        "INSERT INTO holds (saga, step, round, state, changes, grace_until, event, customer, answer, created_at, changed_at)
+         SELECT n.*, $10, $10
+         FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::text[], $5::integer[], $6::bigint[], $7::uuid[],
+                     $8::uuid[], $9::text[]) AS n",
+    )
+    .bind(sagas(new.iter().map(|(key, _)| key)))
+    .bind(steps(new.iter().map(|(key, _)| key)))
+    .bind(rounds(new.iter().map(|(key, _)| key)))
+    .bind(new.iter().map(|(_, record)| rows::state_name(&record.content)).collect::<Vec<_>>())
+    .bind(new.iter().map(|(_, record)| record.changes.cast_signed()).collect::<Vec<_>>())
+    .bind(new.iter().map(|(_, record)| grace(&record.content)).collect::<Vec<_>>())
+    .bind(new.iter().map(|(_, record)| record.event.0).collect::<Vec<Uuid>>())
+    .bind(new.iter().map(|(_, record)| customer(&record.content)).collect::<Vec<_>>())
+    .bind(new.iter().map(|(_, record)| answer(&record.content)).collect::<Result<Vec<_>, _>>()?)
+    .bind(now.millis())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+fn answer(content: &Content) -> Result<Option<String>, sqlx::Error> {
+    match content {
+        Content::Hold(hold) => text::<Reserved>(&hold.reserved).map(Some),
+        Content::Refused { rejection, .. } => text::<Rejection>(rejection).map(Some),
+        Content::Tombstone => Ok(None),
+    }
+}
+
+pub(super) async fn updated(tx: &mut PgConnection, changed: &[(Key, Record)], now: Timestamp) -> Written {
+    if changed.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "UPDATE holds h SET state = u.state, changes = u.changes, changed_at = $6
+         FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::text[], $5::integer[])
+              AS u (saga, step, round, state, changes)
+         WHERE h.saga = u.saga AND h.step = u.step AND h.round = u.round",
+    )
+    .bind(sagas(changed.iter().map(|(key, _)| key)))
+    .bind(steps(changed.iter().map(|(key, _)| key)))
+    .bind(rounds(changed.iter().map(|(key, _)| key)))
+    .bind(changed.iter().map(|(_, record)| rows::state_name(&record.content)).collect::<Vec<_>>())
+    .bind(changed.iter().map(|(_, record)| record.changes.cast_signed()).collect::<Vec<_>>())
+    .bind(now.millis())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn available(tx: &mut PgConnection, types: &[(EventId, TicketTypeId, u32)]) -> Written {
+    if types.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "UPDATE ticket_types t SET available = u.available
+         FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS u (event, id, available)
+         WHERE t.event = u.event AND t.id = u.id",
+    )
+    .bind(types.iter().map(|(event, ..)| event.0).collect::<Vec<_>>())
+    .bind(types.iter().map(|(_, id, _)| id.0).collect::<Vec<_>>())
+    .bind(types.iter().map(|(.., available)| i64::from(*available)).collect::<Vec<_>>())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Events with their types, whole; their rows exist.
+pub(super) async fn offered(tx: &mut PgConnection, events: &[Event]) -> Written {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = events.iter().map(|event| event.id.0).collect();
+    sqlx::query(
+        "UPDATE events e SET version = u.version, title = u.title, starts_at = u.starts_at, ends_at = u.ends_at,
+             on_sale = u.on_sale, hold_seconds = u.hold_seconds, max_per_customer = u.max_per_customer
+         FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::boolean[], $7::bigint[],
+                     $8::bigint[])
+              AS u (id, version, title, starts_at, ends_at, on_sale, hold_seconds, max_per_customer)
+         WHERE e.id = u.id",
+    )
+    .bind(&ids)
+    .bind(events.iter().map(|event| event.version).collect::<Vec<_>>())
+    .bind(events.iter().map(|event| event.title.as_str()).collect::<Vec<_>>())
+    .bind(events.iter().map(|event| event.starts_at.millis()).collect::<Vec<_>>())
+    .bind(events.iter().map(|event| event.ends_at.millis()).collect::<Vec<_>>())
+    .bind(events.iter().map(|event| event.on_sale).collect::<Vec<_>>())
+    .bind(events.iter().map(|event| event.hold_seconds.map(i64::from)).collect::<Vec<_>>())
+    .bind(events.iter().map(|event| event.max_per_customer.map(i64::from)).collect::<Vec<_>>())
+    .execute(&mut *tx)
+    .await?;
+    ticket_types(tx, events, &ids).await
+}
+
+async fn ticket_types(tx: &mut PgConnection, events: &[Event], ids: &[Uuid]) -> Written {
+    let types = || events.iter().flat_map(|event| (0_i32..).zip(&event.types).map(move |(at, kind)| (event, at, kind)));
+    let column = |of: fn(&TicketType) -> i64| types().map(|(.., kind)| of(kind)).collect::<Vec<_>>();
+    let of: Vec<Uuid> = types().map(|(event, ..)| event.id.0).collect();
+    let kinds: Vec<Uuid> = types().map(|(.., kind)| kind.id.0).collect();
+    sqlx::query(
+        "DELETE FROM ticket_types t WHERE t.event = ANY($1)
+         AND NOT EXISTS (SELECT 1 FROM unnest($2::uuid[], $3::uuid[]) AS k (event, id) WHERE k.event = t.event AND k.id = t.id)",
+    )
+    .bind(ids)
+    .bind(&of)
+    .bind(&kinds)
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query(
+        "INSERT INTO ticket_types (event, id, position, name, price, currency, quantity, available, max_per_order)
+         SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::text[], $5::bigint[], $6::text[], $7::bigint[],
+                              $8::bigint[], $9::bigint[])
+         ON CONFLICT (event, id) DO UPDATE SET position = excluded.position, name = excluded.name,
+             price = excluded.price, currency = excluded.currency, quantity = excluded.quantity,
+             available = excluded.available, max_per_order = excluded.max_per_order",
+    )
+    .bind(of)
+    .bind(kinds)
+    .bind(types().map(|(_, at, _)| at).collect::<Vec<_>>())
+    .bind(types().map(|(.., kind)| kind.name.as_str()).collect::<Vec<_>>())
+    .bind(column(|kind| kind.price.amount))
+    .bind(types().map(|(.., kind)| kind.price.currency.as_str()).collect::<Vec<_>>())
+    .bind(column(|kind| i64::from(kind.quantity)))
+    .bind(column(|kind| i64::from(kind.available)))
+    .bind(types().map(|(.., kind)| kind.max_per_order.map(i64::from)).collect::<Vec<_>>())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn offers(tx: &mut PgConnection, offers: &[OfferRecord], now: Timestamp) -> Written {
+    if offers.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO offers (saga, step, round, event, version, answer, created_at)
+         SELECT n.*, $7 FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::uuid[], $5::bigint[], $6::text[]) AS n",
+    )
+    .bind(sagas(offers.iter().map(|offer| &offer.key)))
+    .bind(steps(offers.iter().map(|offer| &offer.key)))
+    .bind(rounds(offers.iter().map(|offer| &offer.key)))
+    .bind(offers.iter().map(|offer| offer.event.0).collect::<Vec<_>>())
+    .bind(offers.iter().map(|offer| offer.version).collect::<Vec<_>>())
+    .bind(offers.iter().map(|offer| text(&offer.answer)).collect::<Result<Vec<_>, _>>()?)
+    .bind(now.millis())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn tickets(
+    tx: &mut PgConnection,
+    tickets: &[NewTicket<'_>],
+    code: fn() -> String,
+    now: Timestamp,
+) -> Written {
+    sqlx::query(
+        "INSERT INTO tickets (code, booking, number, event, ticket_type, name, issued_at)
+         SELECT n.*, $7 FROM unnest($1::text[], $2::uuid[], $3::integer[], $4::uuid[], $5::uuid[], $6::text[]) AS n",
+    )
+    .bind(tickets.iter().map(|_| code()).collect::<Vec<_>>())
+    .bind(tickets.iter().map(|ticket| ticket.booking.0).collect::<Vec<_>>())
+    .bind(tickets.iter().map(|ticket| ticket.number).collect::<Vec<_>>())
+    .bind(tickets.iter().map(|ticket| ticket.event.0).collect::<Vec<_>>())
+    .bind(tickets.iter().map(|ticket| ticket.ticket_type.0).collect::<Vec<_>>())
+    .bind(tickets.iter().map(|ticket| ticket.name).collect::<Vec<_>>())
+    .bind(now.millis())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+fn sagas<'a>(keys: impl Iterator<Item = &'a Key>) -> Vec<Uuid> {
+    keys.map(|key| key.saga.0).collect()
+}
+
+fn steps<'a>(keys: impl Iterator<Item = &'a Key>) -> Vec<&'a str> {
+    keys.map(|key| key.step.as_str()).collect()
+}
+
+fn rounds<'a>(keys: impl Iterator<Item = &'a Key>) -> Vec<i32> {
+    keys.map(|key| key.round.cast_signed()).collect()
+}
+
+fn text<T: Serialize>(value: &T) -> Result<String, sqlx::Error> {
+    serde_json::to_string(value).map_err(|error| sqlx::Error::Encode(error.into()))
+}

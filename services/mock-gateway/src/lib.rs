@@ -1,0 +1,80 @@
+//! A payment gateway for development and tests: the subset of Stripe's PaymentIntents and Refunds that payments uses,
+//! over HTTP, with test tokens ([`tokens`]) and a ledger that survives kill -9 ([`ledger`]).
+//!
+//! No answer leaves before everything that it tells has been synced to the ledger.
+
+mod book;
+mod form;
+mod gateway;
+mod http;
+mod intents;
+pub mod ledger;
+pub mod tokens;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::gateway::Gateway;
+
+/// How a gateway is started.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Folder of the ledger, made where it is missing. One process at a time uses it.
+    pub data: PathBuf,
+    /// The secret key that every request must bear.
+    pub key: String,
+    /// How long each change takes at least; `POST /test/settings` changes it.
+    pub latency: Duration,
+}
+
+/// A gateway that is bound and has read its ledger.
+pub struct Server {
+    listener: TcpListener,
+    gateway: Arc<Gateway>,
+    key: String,
+    writer: oneshot::Receiver<std::io::Error>,
+}
+
+impl Server {
+    /// Reads the ledger and binds. Waits for a former process that still holds the ledger, for some seconds.
+    pub async fn bind(config: Config) -> anyhow::Result<Self> {
+        let data = config.data.clone();
+        let opened = tokio::task::spawn_blocking(move || ledger::open(&data)).await?;
+        let (writer, broken, history) =
+            opened.with_context(|| format!("the ledger in {} cannot be opened", config.data.display()))?;
+        let gateway = Arc::new(Gateway::new(writer, history, config.latency));
+        let listener =
+            TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
+        Ok(Self { listener, gateway, key: config.key, writer: broken })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.listener.local_addr().unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// Serves until shutdown, or until the ledger cannot be written. Dropping the future cuts all connections.
+    pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let router = http::router(self.gateway, &self.key);
+        tokio::select! {
+            () = http::serve(self.listener, router, shutdown) => Ok(()),
+            Ok(error) = self.writer => Err(error).context("the ledger cannot be written"),
+        }
+    }
+}
+
+/// Binds and serves until shutdown.
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let server = Server::bind(config).await?;
+    tracing::info!(address = %server.local_addr(), "the mock payment gateway listens");
+    server.run(shutdown).await
+}

@@ -1,0 +1,21 @@
+-- One row a round of a saga's step: the record of its answer and the mail that waits to leave. It names the customer
+-- by id only; the address is asked for when the mail leaves. Times are milliseconds since 1970.
+CREATE TABLE deliveries (
+    saga       uuid    NOT NULL,
+    step       text    NOT NULL,
+    round      integer NOT NULL,
+    state      text    NOT NULL CHECK (state IN ('due', 'sent', 'failed', 'refused')),
+    template   text    NOT NULL,
+    customer   uuid    NOT NULL,
+    data       text    NOT NULL,             -- JSON, as the template wants it
+    answer     text,                         -- JSON of the rejection, where it was refused
+    tries      integer NOT NULL DEFAULT 0,   -- rises with each claim, and so names the claim
+    due_at     bigint  NOT NULL,             -- the next try, or the end of the claim's lease
+    last_error text,
+    created_at bigint  NOT NULL,
+    ended_at   bigint,
+    PRIMARY KEY (saga, step, round)
+) WITH (fillfactor = 85);
+
+-- What still has to leave; holds no other rows.
+CREATE INDEX deliveries_due ON deliveries (due_at) WHERE state = 'due';

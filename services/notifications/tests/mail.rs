@@ -1,0 +1,222 @@
+//! From the command to the mailbox, over a real broker, database and mail server; identity and bookings are played.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use eventicket_contracts::bookings::{Line, TICKETS, Ticket, TicketsQuery};
+use eventicket_contracts::envelope::{Envelope, Half, Item, Key};
+use eventicket_contracts::identity::{Role, USERS, User};
+use eventicket_contracts::notifications::{
+    BOOKING_CONFIRMED, BookingMail, DELIVERIES, DeliveriesQuery, Delivery, Send,
+};
+use eventicket_contracts::subjects::{self, Service};
+use eventicket_contracts::text::Email;
+use eventicket_contracts::{Currency, CustomerId, EventId, Money, SagaId, TicketTypeId, Timestamp};
+use eventicket_kit::Context;
+use eventicket_nats::{Outgoing, QueryError, QueryServer, command_headers};
+use eventicket_notifications::mailbox::{self, Mailbox};
+use eventicket_notifications::{DATABASE, MIGRATOR};
+use serde_json::value::RawValue;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the played services know.
+#[derive(Clone, Default)]
+struct Known {
+    users: Arc<Mutex<HashMap<CustomerId, User>>>,
+    tickets: Arc<Mutex<HashMap<SagaId, Vec<Ticket>>>>,
+}
+
+struct Stage {
+    ctx: Context,
+    known: Known,
+    mails: tempfile::TempDir,
+    port: SocketAddr,
+    running: JoinSet<()>,
+}
+
+impl Stage {
+    /// The service with its neighbours; the mail server's port is free until [`Stage::mail_server`].
+    async fn set() -> Self {
+        let world = eventicket_testkit::world().await;
+        world.database(DATABASE, &MIGRATOR).await;
+        let port = free_port().await;
+        let ctx = Context::for_tests(&world.database_url, &world.nats_url).await.unwrap().with_settings(|s| {
+            s.database_prefix = world.prefix.clone();
+            s.smtp_url = format!("smtp://{port}");
+        });
+        let (mut running, known) = (JoinSet::new(), Known::default());
+        for server in known.servers(&ctx).await {
+            let shutdown = ctx.shutdown.clone();
+            running.spawn(server.run(shutdown));
+        }
+        let service = ctx.clone();
+        running.spawn(async move { eventicket_notifications::run(service).await.unwrap() });
+        Self { ctx, known, mails: tempfile::tempdir().unwrap(), port, running }
+    }
+
+    async fn mail_server(&mut self) -> CancellationToken {
+        let down = CancellationToken::new();
+        let server = Mailbox::bind(self.port, self.mails.path()).await.unwrap();
+        self.running.spawn(server.run(down.clone()));
+        down
+    }
+
+    async fn command(&self, key: &Key, customer: CustomerId) {
+        let data = BookingMail { booking: key.saga, title: "Gala".into(), lines: vec![line()], total: euros(8400) };
+        let data = serde_json::to_value(data).unwrap();
+        let send = Send { template: BOOKING_CONFIRMED.into(), customer, data };
+        let body = RawValue::from_string(serde_json::to_string(&send).unwrap()).unwrap();
+        let item = Item { key: key.clone(), half: Half::Do, attempt: 1, deadline: None, trace: None, body };
+        let message = Outgoing {
+            subject: subjects::command(Service::Notifications, "send", 0),
+            id: SagaId::fresh().to_string(),
+            headers: command_headers(&subjects::reply(0), None),
+            payload: serde_json::to_vec(&Envelope::new(vec![item])).unwrap().into(),
+        };
+        for stored in self.ctx.nats.publish_all(vec![message]).await {
+            stored.unwrap();
+        }
+    }
+
+    /// The booking's only delivery once it looks so.
+    async fn delivery(&self, booking: SagaId, wanted: impl Fn(&Delivery) -> bool) -> Delivery {
+        let query = DeliveriesQuery { booking };
+        let look = async {
+            loop {
+                let found = self.ctx.nats.query::<Vec<Delivery>>("notifications", DELIVERIES, &query).await;
+                if let Some(delivery) = found.ok().and_then(|mut all| all.pop()).filter(&wanted) {
+                    return delivery;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, look).await.expect("the delivery does not get there")
+    }
+
+    async fn end(mut self) {
+        self.ctx.shutdown.cancel();
+        while let Some(ended) = self.running.join_next().await {
+            ended.unwrap();
+        }
+    }
+}
+
+impl Known {
+    async fn servers(&self, ctx: &Context) -> [QueryServer; 2] {
+        let mut identity = QueryServer::start(&ctx.nats, "identity", "played").await.unwrap();
+        let users = self.users.clone();
+        let answer = move |ids: Vec<CustomerId>| {
+            let users = users.lock().unwrap();
+            let found: Vec<User> = ids.iter().filter_map(|id| users.get(id).cloned()).collect();
+            async move { Ok::<_, QueryError>(found) }
+        };
+        identity.endpoint(USERS, answer).await.unwrap();
+        let mut bookings = QueryServer::start(&ctx.nats, "bookings", "played").await.unwrap();
+        let tickets = self.tickets.clone();
+        let answer = move |query: TicketsQuery| {
+            let found = tickets.lock().unwrap().get(&query.booking).cloned().unwrap_or_default();
+            async move { Ok::<_, QueryError>(found) }
+        };
+        bookings.endpoint(TICKETS, answer).await.unwrap();
+        [identity, bookings]
+    }
+
+    fn user(&self) -> CustomerId {
+        let user = User {
+            id: CustomerId::fresh(),
+            email: Email::parse("ada@example.org").unwrap(),
+            name: "Ada Lovelace".into(),
+            roles: vec![Role::Customer],
+            version: 1,
+            created_at: Timestamp(0),
+        };
+        let id = user.id;
+        self.users.lock().unwrap().insert(id, user);
+        id
+    }
+
+    fn ticket(&self, booking: SagaId, code: &str) {
+        let ticket = Ticket {
+            code: code.into(),
+            event_id: EventId::fresh(),
+            ticket_type_id: TicketTypeId::fresh(),
+            name: "Floor".into(),
+            issued_at: Timestamp(0),
+        };
+        self.tickets.lock().unwrap().entry(booking).or_default().push(ticket);
+    }
+}
+
+async fn free_port() -> SocketAddr {
+    tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+fn euros(amount: i64) -> Money {
+    Money { amount, currency: Currency::EUR }
+}
+
+fn line() -> Line {
+    Line { ticket_type_id: TicketTypeId::fresh(), name: "Floor".into(), quantity: 2, unit_price: euros(4200) }
+}
+
+fn key() -> Key {
+    Key { saga: SagaId::fresh(), step: "NOTIFY".into(), round: 1 }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_comes_twice_becomes_one_mail_with_the_tickets() {
+    let mut stage = Stage::set().await;
+    let mail_server = stage.mail_server().await;
+    let (key, customer) = (key(), stage.known.user());
+    stage.known.ticket(key.saga, "7ZK3Q9M2T5V8X1B4C6D0E7F9GH");
+    stage.command(&key, customer).await;
+    stage.command(&key, customer).await;
+    let sent = stage.delivery(key.saga, |d| d.state == "sent").await;
+    assert_eq!((sent.tries, sent.last_error), (1, None));
+    let all = mailbox::list(stage.mails.path()).unwrap();
+    assert_eq!(all.len(), 1);
+    assert_eq!((all[0].to.as_str(), all[0].subject.as_str()), ("ada@example.org", "Your tickets for Gala"));
+    let letter = mailbox::read(stage.mails.path(), &all[0].id).unwrap().unwrap();
+    for part in ["Ada Lovelace", "7ZK3Q9M2T5V8X1B4C6D0E7F9GH", "84.00 EUR"] {
+        assert!(letter.text.contains(part) && letter.html.contains(part), "{part}: {letter:?}");
+    }
+    mail_server.cancel();
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mail_waits_for_its_tickets_and_for_the_mail_server() {
+    let mut stage = Stage::set().await;
+    let (key, customer) = (key(), stage.known.user());
+    stage.command(&key, customer).await;
+    let waiting = stage.delivery(key.saga, |d| d.last_error.is_some()).await;
+    assert_eq!(waiting.last_error.as_deref(), Some("the booking has no tickets yet"));
+    stage.known.ticket(key.saga, "7ZK3Q9M2T5V8X1B4C6D0E7F9GH");
+    let refused = |d: &Delivery| d.last_error.as_deref() == Some("the mail server cannot be reached");
+    assert_eq!(stage.delivery(key.saga, refused).await.state, "due");
+    let mail_server = stage.mail_server().await;
+    let sent = stage.delivery(key.saga, |d| d.state == "sent").await;
+    assert!(sent.tries >= 3, "{sent:?}");
+    assert_eq!(mailbox::list(stage.mails.path()).unwrap().len(), 1);
+    mail_server.cancel();
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mail_to_nobody_is_given_up() {
+    let mut stage = Stage::set().await;
+    let mail_server = stage.mail_server().await;
+    let key = key();
+    stage.command(&key, CustomerId::fresh()).await;
+    let failed = stage.delivery(key.saga, |d| d.state == "failed").await;
+    assert_eq!((failed.tries, failed.last_error.as_deref()), (1, Some("there is no such user")));
+    assert!(failed.ended_at.is_some());
+    assert!(mailbox::list(stage.mails.path()).unwrap().is_empty());
+    mail_server.cancel();
+    stage.end().await;
+}

@@ -1,0 +1,53 @@
+-- Times are milliseconds since 1970.
+CREATE TABLE events (
+    id         uuid   PRIMARY KEY,
+    organizer  uuid   NOT NULL,
+    state      text   NOT NULL CHECK (state IN ('draft', 'publishing', 'published', 'cancelled')),
+    version    bigint NOT NULL,               -- rises with each change, of the state too
+    title      text   NOT NULL,
+    category   text   NOT NULL,
+    starts_at  bigint NOT NULL,
+    ends_at    bigint NOT NULL,
+    details    text   NOT NULL,               -- JSON of everything that the organizer wrote
+    created_at bigint NOT NULL,
+    updated_at bigint NOT NULL
+);
+CREATE INDEX events_listed ON events (state, starts_at, id);
+CREATE INDEX events_by_start ON events (starts_at, id);
+CREATE INDEX events_of ON events (organizer, starts_at, id);
+
+-- Idempotency keys of creations with the answer that they got, kept for a day.
+CREATE TABLE creations (
+    organizer   uuid   NOT NULL,
+    key         text   NOT NULL,
+    fingerprint text   NOT NULL,
+    answer      text   NOT NULL,              -- JSON of the event as it was made
+    created_at  bigint NOT NULL,
+    PRIMARY KEY (organizer, key)
+);
+CREATE INDEX creations_age ON creations (created_at);
+
+-- Publications whose sagas are to be opened, written with the state `publishing`.
+CREATE TABLE saga_starts (
+    id         uuid    PRIMARY KEY,           -- the saga's, so that a repeat finds the first
+    event      uuid    NOT NULL,
+    organizer  uuid    NOT NULL,
+    input      text    NOT NULL,              -- JSON
+    done       boolean NOT NULL DEFAULT false,
+    refused    text,                          -- the reason, where the saga was not accepted
+    created_at bigint  NOT NULL
+);
+CREATE INDEX saga_starts_due ON saga_starts (id) WHERE NOT done;
+
+-- The recorded answers of `settle`, one a round.
+CREATE TABLE settlements (
+    saga       uuid    NOT NULL,
+    step       text    NOT NULL,
+    round      integer NOT NULL,
+    answer     text    NOT NULL,              -- JSON
+    settled_at bigint  NOT NULL,
+    PRIMARY KEY (saga, step, round)
+);
+
+CREATE TABLE outbox (id uuid PRIMARY KEY, subject text NOT NULL, payload text NOT NULL, created_at bigint NOT NULL, sequence bigint);
+CREATE INDEX outbox_unsent ON outbox (id) WHERE sequence IS NULL;

@@ -1,0 +1,243 @@
+//! `POST /v1/bookings`: starts the booking saga.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use eventicket_contracts::bookings::ReserveItem;
+use eventicket_contracts::sagas::{BOOKING, BookingInput, BookingView, StartAnswer, StartSaga};
+use eventicket_contracts::{CustomerId, EventId, Money, SagaId, TicketTypeId};
+use eventicket_kit::seal::SealKeys;
+use eventicket_kit::{FieldError, Problem};
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::{method_errors, read, settled, view_of};
+use crate::app::{App, Shared};
+use crate::auth::Caller;
+use crate::backend::{self, PATIENCE};
+use crate::extract::KeyedBody;
+use crate::idempotency;
+use crate::prefer::Wait;
+use crate::trace::Trace;
+
+/// Most ticket types of one booking.
+const MAX_ITEMS: usize = 20;
+/// Most tickets of a type: as many as a type can have.
+const MAX_QUANTITY: u32 = 10_000_000;
+
+/// What is to be booked.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewBooking {
+    /// The event.
+    event_id: EventId,
+    /// Each ticket type once.
+    #[schema(min_items = 1, max_items = 20)]
+    items: Vec<NewItem>,
+    /// A token of the payment gateway; without one, a booking that costs something waits for it.
+    #[schema(example = "pm_card_visa", max_length = 255)]
+    payment_method: Option<String>,
+    /// Not supported yet.
+    #[schema(value_type = Option<String>)]
+    coupon: Option<Value>,
+    /// What is expected to be paid; the booking fails with `price_changed` where the total differs.
+    expected_total: Option<Money>,
+}
+
+/// A number of tickets of one type.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewItem {
+    /// The type.
+    ticket_type_id: TicketTypeId,
+    /// How many.
+    #[schema(minimum = 1, maximum = 10_000_000)]
+    quantity: u32,
+    /// Not supported yet.
+    #[schema(value_type = Option<Vec<String>>)]
+    seats: Option<Value>,
+}
+
+impl NewBooking {
+    fn check(&self) -> Result<(), Problem> {
+        let mut errors = Vec::new();
+        if !(1..=MAX_ITEMS).contains(&self.items.len()) {
+            errors.push(FieldError::new("items", "out_of_range", format!("1 to {MAX_ITEMS} ticket types")));
+        }
+        let mut seen = HashSet::with_capacity(self.items.len().min(MAX_ITEMS));
+        for (at, item) in self.items.iter().take(MAX_ITEMS).enumerate() {
+            let field = |name: &str| format!("items[{at}].{name}");
+            if !(1..=MAX_QUANTITY).contains(&item.quantity) {
+                errors.push(FieldError::new(field("quantity"), "out_of_range", format!("1 to {MAX_QUANTITY}")));
+            }
+            if !seen.insert(item.ticket_type_id) {
+                errors.push(FieldError::new(field("ticket_type_id"), "duplicate", "each ticket type once"));
+            }
+            if item.seats.is_some() {
+                errors.push(FieldError::new(field("seats"), "not_supported", "seats cannot be chosen yet"));
+            }
+        }
+        if self.coupon.is_some() {
+            errors.push(FieldError::new("coupon", "not_supported", "there are no coupons yet"));
+        }
+        if self.expected_total.is_some_and(|m| m.amount < 0) {
+            errors.push(FieldError::new("expected_total.amount", "out_of_range", "not below zero"));
+        }
+        errors.extend(self.payment_method.as_deref().and_then(method_errors));
+        if errors.is_empty() { Ok(()) } else { Err(Problem::validation(errors)) }
+    }
+
+    /// The saga's input. The payment method is sealed for its customer before it goes anywhere.
+    fn input(self, customer: CustomerId, seal: &SealKeys) -> BookingInput {
+        let items = self.items.into_iter().map(|i| ReserveItem { ticket_type: i.ticket_type_id, quantity: i.quantity });
+        BookingInput {
+            event: self.event_id,
+            customer,
+            items: items.collect(),
+            expected_total: self.expected_total,
+            method: self.payment_method.map(|method| seal.seal(customer, &method)),
+        }
+    }
+}
+
+/// Book tickets
+///
+/// Answered once the booking is stored: from then on it ends in one way or another, whatever breaks. With
+/// `Prefer: wait=N` the answer waits up to N seconds for any status but `pending`; otherwise poll `Location`, or follow
+/// its `/stream`. A repeat with the same `Idempotency-Key` and body finds the first booking, marked by
+/// `Idempotent-Replayed: true`. After 503 `outcome-unknown`, repeat with the same key.
+#[utoipa::path(
+    post, path = "/v1/bookings", tag = "bookings", operation_id = "create_booking",
+    params(
+        ("Idempotency-Key" = String, Header, description = "1 to 255 visible ASCII characters, fresh for each booking", example = "0d3c1f7e"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: how many seconds to wait, at most 30", example = "wait=10"),
+    ),
+    request_body(content = NewBooking, example = json!({
+        "event_id": "01936f0e-2222-7cc2-9a56-0242ac120005",
+        "items": [{"ticket_type_id": "01936f0e-1111-7cc2-9a56-0242ac120004", "quantity": 2}],
+        "payment_method": "pm_card_visa",
+        "expected_total": {"amount": 8400, "currency": "EUR"},
+    })),
+    responses(
+        (status = 202, description = "The booking as it is now", body = BookingView, headers(
+            ("Location" = String, description = "Where it is"),
+            ("Preference-Applied" = String, description = "The wait that was granted"),
+            ("Idempotent-Replayed" = String, description = "`true` where the key was known"),
+        ), example = json!(super::example())),
+        (status = 400, description = "`idempotency_key_required`: this request needs a key; or `malformed_json`"),
+        (status = 422, description = "`validation`: some fields are not valid; or `idempotency_key_reused`"),
+        (status = 429, description = "`busy`: no booking is admitted now; or `rate_limited`"),
+        (status = 503, description = "`outcome-unknown`: no answer came in time, repeat with the same key; or `unavailable`"),
+    ),
+    security(("bearer" = ["customer"])),
+)]
+pub async fn create(
+    State(app): State<Shared>,
+    caller: Caller,
+    wait: Wait,
+    trace: Trace,
+    body: KeyedBody<NewBooking>,
+) -> Result<Response, Problem> {
+    body.value.check()?;
+    let start = StartSaga {
+        id: SagaId::fresh(),
+        definition: BOOKING.to_owned(),
+        owner: Some(caller.id),
+        idempotency: body.idempotency,
+        event: Some(body.value.event_id),
+        input: serde_json::to_value(body.value.input(caller.id, &app.seal)).map_err(|_| Problem::internal())?,
+        give_up_at: app.clock.now().plus(PATIENCE),
+        trace: Some(trace.traceparent()),
+    };
+    // Before the start, so that no change is missed.
+    let waiter = wait.duration().map(|_| app.status.wait(start.id));
+    let (mut booking, created) = match app.backend.start(&start).await? {
+        StartAnswer::Started { created, view, .. } => (view_of(view)?, created),
+        StartAnswer::KeyReused => return Err(backend::key_reused()),
+        StartAnswer::Busy { retry_after_ms } => return Err(backend::busy(Some(Duration::from_millis(retry_after_ms)))),
+        StartAnswer::Refused { code, message } => {
+            let title = "This cannot be booked";
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, &code, title).with_detail(message));
+        }
+    };
+    if let Some((patience, waiter)) = wait.duration().zip(waiter) {
+        booking = if booking.id == start.id {
+            settled(&app, booking, waiter, patience).await
+        } else {
+            first_settled(&app, booking, patience).await
+        };
+    }
+    Ok(accepted(&booking, created, wait))
+}
+
+/// The first booking of a key: what changed between its view and the wait is found by reading it again.
+async fn first_settled(app: &App, known: BookingView, patience: Duration) -> BookingView {
+    let waiter = app.status.wait(known.id);
+    let known = read(app, known.id, Some(known.customer_id)).await.unwrap_or(known);
+    settled(app, known, waiter, patience).await
+}
+
+fn accepted(booking: &BookingView, created: bool, wait: Wait) -> Response {
+    let location = [(header::LOCATION, format!("/v1/bookings/{}", booking.id))];
+    let mut response = (StatusCode::ACCEPTED, location, Json(booking)).into_response();
+    wait.applied(response.headers_mut());
+    if !created {
+        idempotency::replayed(response.headers_mut());
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn booking(change: impl FnOnce(&mut Value)) -> NewBooking {
+        let mut body = json!({
+            "event_id": EventId::fresh(),
+            "items": [{"ticket_type_id": TicketTypeId::fresh(), "quantity": 1}],
+        });
+        change(&mut body);
+        serde_json::from_value(body).unwrap()
+    }
+
+    fn faults(change: impl FnOnce(&mut Value)) -> Vec<(String, String)> {
+        let problem = booking(change).check().err();
+        problem.into_iter().flat_map(|p| p.errors).map(|e| (e.field, e.code)).collect()
+    }
+
+    #[test]
+    fn every_fault_is_named() {
+        assert_eq!(faults(|_| ()), []);
+        for (change, field, code) in [
+            (json!({"items": []}), "items", "out_of_range"),
+            (json!({"coupon": "SUMMER"}), "coupon", "not_supported"),
+            (json!({"expected_total": {"amount": -1, "currency": "EUR"}}), "expected_total.amount", "out_of_range"),
+            (json!({"payment_method": "two words"}), "payment_method", "invalid"),
+            (json!({"payment_method": ""}), "payment_method", "invalid"),
+        ] {
+            let found = faults(|body| body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone()));
+            assert_eq!(found, [(field.to_owned(), code.to_owned())]);
+        }
+        let found = faults(|body| {
+            let item = json!({"ticket_type_id": TicketTypeId::fresh(), "quantity": 0, "seats": ["A1"]});
+            body["items"] = json!([item, item]);
+        });
+        let expected =
+            ["items[0].quantity", "items[0].seats", "items[1].quantity", "items[1].ticket_type_id", "items[1].seats"];
+        assert_eq!(found.iter().map(|f| f.0.as_str()).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn the_payment_method_leaves_sealed() {
+        let (keys, ada) = (SealKeys::parse(&SealKeys::generate()).unwrap(), CustomerId::fresh());
+        let input = booking(|b| b["payment_method"] = json!("pm_card_visa")).input(ada, &keys);
+        assert!(!serde_json::to_string(&input).unwrap().contains("pm_card"));
+        assert_eq!(keys.open(ada, &input.method.unwrap()).as_deref(), Some("pm_card_visa"));
+    }
+}

@@ -1,0 +1,109 @@
+//! `POST /v1/bookings/{id}/payment`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use eventicket_contracts::BookingId;
+use eventicket_contracts::identity::Idempotency;
+use eventicket_contracts::sagas::{Action, BookingView, GET_SAGA, SagaDetail};
+use eventicket_kit::Problem;
+use serde::Deserialize;
+use serde_json::json;
+use utoipa::ToSchema;
+
+use super::{act, method_errors, read, settled};
+use crate::app::{App, Shared};
+use crate::auth::Caller;
+use crate::backend::{self, ORCHESTRATOR};
+use crate::extract::{Id, KeyedBody};
+use crate::idempotency;
+use crate::prefer::Wait;
+use crate::trace::Trace;
+
+/// The signal that the booking saga waits for.
+const PAYMENT_METHOD: &str = "payment_method";
+
+/// How to pay.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewPayment {
+    /// A token of the payment gateway.
+    #[schema(example = "pm_card_visa", min_length = 1, max_length = 255)]
+    payment_method: String,
+}
+
+/// Pay for a booking
+///
+/// For a booking with the status `awaiting_payment`. With `Prefer: wait=N` the answer waits for the outcome.
+#[utoipa::path(
+    post, path = "/v1/bookings/{id}/payment", tag = "bookings", operation_id = "pay_booking",
+    params(
+        ("id" = BookingId, Path, description = "The booking"),
+        ("Idempotency-Key" = String, Header, description = "1 to 255 visible ASCII characters, fresh for each payment", example = "5b2e9a10"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: how many seconds to wait, at most 30", example = "wait=10"),
+    ),
+    request_body(content = NewPayment, example = json!({"payment_method": "pm_card_visa"})),
+    responses(
+        (status = 202, description = "The booking as it is now", body = BookingView, headers(
+            ("Preference-Applied" = String, description = "The wait that was granted"),
+            ("Idempotent-Replayed" = String, description = "`true` where the key was known"),
+        ), example = json!(super::example())),
+        (status = 400, description = "`idempotency_key_required`: this request needs a key; or `malformed_json`"),
+        (status = 409, description = "`not_awaited`: no payment method is awaited"),
+        (status = 422, description = "`validation`: some fields are not valid; or `idempotency_key_reused`"),
+        (status = 503, description = "`outcome-unknown`: no answer came in time, look at the booking; or `unavailable`"),
+    ),
+    security(("bearer" = ["customer"])),
+)]
+pub async fn pay(
+    State(app): State<Shared>,
+    caller: Caller,
+    Id(id): Id<BookingId>,
+    wait: Wait,
+    trace: Trace,
+    body: KeyedBody<NewPayment>,
+) -> Result<Response, Problem> {
+    let method = body.value.payment_method;
+    if let Some(error) = method_errors(&method) {
+        return Err(Problem::validation(vec![error]));
+    }
+    let idempotency = body.idempotency.ok_or_else(idempotency::required)?;
+    // The key is stored with what it brought, in the saga's own transaction.
+    let payload = json!({"method": app.seal.seal(caller.id, &method), "idempotency": idempotency});
+    let signal = Action::Signal { name: PAYMENT_METHOD.to_owned(), payload };
+    let waiter = wait.duration().map(|_| app.status.wait(id));
+    let (mut booking, again) = match act(&app, id, caller, signal, trace.traceparent()).await {
+        Err(problem) if problem.status == StatusCode::CONFLICT.as_u16() => {
+            (repeated(&app, id, caller, &idempotency).await?.ok_or(problem)?, true)
+        }
+        answer => (answer?, false),
+    };
+    if let Some((patience, waiter)) = wait.duration().zip(waiter) {
+        booking = settled(&app, booking, waiter, patience).await;
+    }
+    let mut response = (StatusCode::ACCEPTED, Json(booking)).into_response();
+    wait.applied(response.headers_mut());
+    if again {
+        idempotency::replayed(response.headers_mut());
+    }
+    Ok(response)
+}
+
+/// The booking, where it took this payment before; 422 where it took another one with the same key. It was found to be
+/// the caller's before this is asked.
+async fn repeated(
+    app: &App,
+    id: BookingId,
+    caller: Caller,
+    idempotency: &Idempotency,
+) -> Result<Option<BookingView>, Problem> {
+    let saga: Option<SagaDetail> = app.backend.read(ORCHESTRATOR, GET_SAGA, &id).await?;
+    let steps = saga.iter().flat_map(|s| &s.steps);
+    let mut taken = steps.filter_map(|s| Idempotency::deserialize(&s.output["idempotency"]).ok());
+    match taken.find(|t| t.key == idempotency.key) {
+        None => Ok(None),
+        Some(first) if first == *idempotency => read(app, id, Some(caller.id)).await.map(Some),
+        Some(_) => Err(backend::key_reused()),
+    }
+}

@@ -1,0 +1,302 @@
+//! The promises, each a rule with a stable name. Pure: what was read goes in, what is wrong comes out.
+
+use eventicket_bookings::audit::{HoldFigures, TypeFigures};
+use eventicket_contracts::notifications::BOOKING_CONFIRMED;
+use eventicket_contracts::{Money, SagaId, Timestamp};
+use eventicket_mock_gateway::ledger::{Intent, Status};
+use eventicket_notifications::audit::Recorded;
+use eventicket_payments::{ChargeRow, State};
+use serde::Serialize;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// A promise is broken.
+    Violation,
+    /// Somebody should look.
+    Warning,
+}
+
+impl Severity {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Violation => "VIOLATION",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Finding {
+    pub severity: Severity,
+    /// Stable name of the rule.
+    pub rule: &'static str,
+    /// The saga, where it is about one.
+    pub saga: Option<SagaId>,
+    /// For people.
+    pub detail: String,
+}
+
+/// How a saga ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Completed,
+    Compensated,
+    Abandoned,
+}
+
+/// What the journal says of a saga.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SagaFacts {
+    pub id: SagaId,
+    pub booking: bool,
+    /// `None` where it had not ended before the audit began.
+    pub end: Option<End>,
+    pub started_at: Timestamp,
+    /// The frozen total and the number of tickets, once reserved.
+    pub reserved: Option<(Money, u32)>,
+    /// The mail was asked for, and the answer was yes.
+    pub notified: bool,
+    /// Steps with a mark for an operator, and why.
+    pub attention: Vec<(String, String)>,
+}
+
+/// Everything that all services say of one saga.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Case {
+    pub saga: SagaFacts,
+    pub holds: Vec<HoldFigures>,
+    pub tickets: i64,
+    pub charges: Vec<ChargeRow>,
+    pub intents: Vec<Intent>,
+    pub deliveries: Vec<Recorded>,
+}
+
+/// A dead letter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetter {
+    pub subject: String,
+    pub reason: String,
+    /// The saga and step of the item, where it can be read.
+    pub round: Option<(SagaId, String)>,
+}
+
+/// A saga that has not ended within this time is told, unless it is marked already.
+const LONG: std::time::Duration = std::time::Duration::from_secs(3600);
+/// Events leave the outbox much faster than this.
+const OUTBOX: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Collects findings about one saga.
+struct Judge<'a> {
+    saga: Option<SagaId>,
+    found: &'a mut Vec<Finding>,
+}
+
+impl Judge<'_> {
+    fn tell(&mut self, severity: Severity, rule: &'static str, detail: String) {
+        let about = self.saga.map(|saga| format!("saga {saga}: ")).unwrap_or_default();
+        self.found.push(Finding { severity, rule, saga: self.saga, detail: about + &detail });
+    }
+
+    fn expect(&mut self, holds: bool, rule: &'static str, detail: impl FnOnce() -> String) {
+        if !holds {
+            self.tell(Severity::Violation, rule, detail());
+        }
+    }
+}
+
+/// Judges a saga with all that belongs to it.
+pub fn judge(case: &Case, now: Timestamp, found: &mut Vec<Finding>) {
+    let saga = &case.saga;
+    let mut judge = Judge { saga: Some(saga.id), found };
+    for (step, reason) in &saga.attention {
+        judge.tell(Severity::Warning, "attention", format!("{step}: {reason}"));
+    }
+    let Some(end) = saga.end else {
+        if now.since(saga.started_at) > LONG && saga.attention.is_empty() {
+            judge.tell(Severity::Warning, "saga_overdue", format!("it runs since {}", saga.started_at));
+        }
+        return;
+    };
+    if saga.booking {
+        let confirmed = end == End::Completed;
+        holds(case, confirmed, &mut judge);
+        money(case, confirmed, &mut judge);
+        for charge in &case.charges {
+            agreement(case, charge, end, &mut judge);
+        }
+        if confirmed {
+            mail(case, &mut judge);
+        }
+    }
+}
+
+/// A booking is confirmed where its hold is, has as many tickets as were held, and leaves nothing held.
+fn holds(case: &Case, confirmed: bool, judge: &mut Judge<'_>) {
+    let in_state = |state: &str| case.holds.iter().filter(|hold| hold.state == state).collect::<Vec<_>>();
+    let left = in_state("held").len();
+    judge.expect(left == 0, "hold_left", || format!("it has ended, and {left} hold(s) are still held"));
+    let sold = in_state("confirmed");
+    if !confirmed {
+        judge.expect(sold.is_empty(), "hold_confirmed_without_booking", || "its hold is confirmed".to_owned());
+        let tickets = case.tickets;
+        judge.expect(tickets == 0, "tickets_without_booking", || format!("it has {tickets} ticket(s)"));
+        return;
+    }
+    let [hold] = sold.as_slice() else {
+        let number = sold.len();
+        return judge.tell(Severity::Violation, "booking_without_hold", format!("{number} of its holds are confirmed"));
+    };
+    let Some((total, quantity)) = case.saga.reserved else {
+        return judge.tell(Severity::Violation, "booking_without_hold", "its saga reserved nothing".to_owned());
+    };
+    let agree = hold.total == Some(total) && hold.quantity == quantity;
+    judge.expect(agree, "hold_differs", || format!("{quantity} tickets for {total} are not what its hold says"));
+    let tickets = case.tickets;
+    let all = tickets == i64::from(quantity);
+    judge.expect(all, "ticket_count", || format!("it has {tickets} ticket(s) instead of {quantity}"));
+}
+
+/// Money stands in the gateway's ledger exactly where tickets were sold, once, and as much as they cost.
+fn money(case: &Case, confirmed: bool, judge: &mut Judge<'_>) {
+    let standing: Vec<&Intent> = case.intents.iter().filter(|intent| stands(intent) > 0).collect();
+    let sum: i64 = standing.iter().copied().map(stands).sum();
+    judge.expect(standing.len() <= 1, "double_charge", || format!("{} charges stand", standing.len()));
+    for intent in &case.intents {
+        let sane = (0..=intent.amount).contains(&intent.refunded);
+        judge.expect(sane, "refund_beyond_charge", || format!("{} of {}", intent.refunded, intent.amount));
+    }
+    if !confirmed {
+        judge.expect(sum == 0, "charge_without_tickets", || format!("{sum} stand in the ledger without tickets"));
+        return;
+    }
+    let Some((total, _)) = case.saga.reserved else { return };
+    if total.amount == 0 {
+        let none = case.intents.is_empty() && case.charges.is_empty();
+        return judge.expect(none, "free_booking_charged", || "it is free and has a charge".to_owned());
+    }
+    match standing.as_slice() {
+        [] => judge.tell(Severity::Violation, "charge_missing", format!("{total} were never taken, or given back")),
+        [only] => {
+            let right = stands(only) == total.amount && same_currency(only, total);
+            let (sum, currency) = (stands(only), only.currency.to_uppercase());
+            judge
+                .expect(right, "charge_amount", || format!("{sum} {currency} in minor units stand instead of {total}"));
+        }
+        _ => {}
+    }
+}
+
+/// What payments records of a charge is what the ledger says.
+fn agreement(case: &Case, charge: &ChargeRow, end: End, judge: &mut Judge<'_>) {
+    let round = charge.key.round;
+    if charge.state.is_due() {
+        let (state, abandoned) = (charge.state.name(), end == End::Abandoned);
+        let severity = if abandoned { Severity::Warning } else { Severity::Violation };
+        return judge.tell(severity, "charge_unsettled", format!("its charge {round} is still {state}"));
+    }
+    let Some(id) = &charge.intent else {
+        let nothing = matches!(charge.state, State::Rejected | State::Void | State::Tombstone);
+        return judge.expect(nothing, "charge_differs", || format!("charge {round} is paid without an intent"));
+    };
+    let Some(intent) = case.intents.iter().find(|intent| intent.id == *id) else {
+        return judge.tell(
+            Severity::Violation,
+            "charge_differs",
+            format!("{id} of charge {round} is not in the ledger"),
+        );
+    };
+    let agrees = match charge.state {
+        State::Done => intent.status == Status::Succeeded && intent.refunded == 0,
+        State::Refunded => intent.status == Status::Succeeded && intent.refunded == intent.amount,
+        _ => intent.status == Status::Canceled,
+    };
+    let (state, status, refunded) = (charge.state.name(), intent.status, intent.refunded);
+    judge.expect(agrees, "charge_differs", || {
+        format!("charge {round} is {state}, and the ledger says {status:?} with {refunded} refunded of {id}")
+    });
+    let amount = charge.amount.is_none_or(|amount| amount.amount == intent.amount && same_currency(intent, amount));
+    judge.expect(amount, "charge_differs", || format!("charge {round} is of another amount than {id}"));
+}
+
+/// The customer of a confirmed booking gets a mail.
+fn mail(case: &Case, judge: &mut Judge<'_>) {
+    match (case.deliveries.first(), case.saga.notified) {
+        (None, true) => {
+            judge.tell(Severity::Violation, "delivery_missing", format!("no {BOOKING_CONFIRMED} was recorded"));
+        }
+        (None, false) => {
+            judge.tell(Severity::Warning, "mail_given_up", "the saga gave up asking for its mail".to_owned());
+        }
+        (Some(_), _) => {
+            let never = case.deliveries.iter().all(|delivery| matches!(delivery.state.as_str(), "failed" | "refused"));
+            if never {
+                judge.tell(Severity::Warning, "mail_given_up", "its mail could not be delivered".to_owned());
+            }
+        }
+    }
+}
+
+/// What stands of an intent: taken and not given back, in minor units.
+pub fn stands(intent: &Intent) -> i64 {
+    if intent.status == Status::Succeeded { intent.amount - intent.refunded } else { 0 }
+}
+
+fn same_currency(intent: &Intent, money: Money) -> bool {
+    intent.currency.eq_ignore_ascii_case(money.currency.as_str())
+}
+
+/// Each counter tells the truth: quantity = available + held + sold, none below zero, a ticket for each place sold.
+pub fn judge_types(types: &[TypeFigures], found: &mut Vec<Finding>) {
+    let mut judge = Judge { saga: None, found };
+    for t in types {
+        let TypeFigures { event, ticket_type, quantity, available, held, confirmed, tickets } = t;
+        let about = format!("type {ticket_type} of event {event}");
+        let positive = [quantity, available, held, confirmed].into_iter().all(|n| *n >= 0);
+        judge.expect(positive, "capacity_negative", || format!("{about}: a number is below zero"));
+        judge.expect(*quantity == available + held + confirmed, "capacity_sum", || {
+            format!("{about}: {quantity} are not {available} available + {held} held + {confirmed} sold")
+        });
+        judge.expect(tickets == confirmed, "capacity_tickets", || {
+            format!("{about}: {tickets} ticket(s) for {confirmed} sold")
+        });
+    }
+}
+
+/// Rows of a saga that the journal does not know; `money` is what stands of its charges.
+pub fn judge_unknown(saga: SagaId, what: &str, money: i64, found: &mut Vec<Finding>) {
+    let mut judge = Judge { saga: Some(saga), found };
+    judge.tell(Severity::Violation, "unknown_saga", format!("the journal does not know it, and it has {what}"));
+    judge.expect(money == 0, "charge_without_tickets", || format!("{money} stand in the ledger without tickets"));
+}
+
+/// A success in the ledger that names no saga.
+pub fn judge_nobody(intent: &Intent, found: &mut Vec<Finding>) {
+    let money = stands(intent);
+    let id = &intent.id;
+    Judge { saga: None, found }
+        .expect(money == 0, "charge_without_tickets", || format!("{money} of {id} stand and belong to no saga"));
+}
+
+/// A dead letter is a violation, unless its saga is marked for an operator at that step: then it is the mark's cause.
+pub fn judge_dead(letter: &DeadLetter, marks: &[(String, String)], found: &mut Vec<Finding>) {
+    let saga = letter.round.as_ref().map(|(saga, _)| *saga);
+    let step = letter.round.as_ref().map_or("", |(_, step)| step.as_str());
+    let marked = marks.iter().any(|(at, _)| at == step);
+    let severity = if marked { Severity::Warning } else { Severity::Violation };
+    Judge { saga, found }.tell(severity, "dead_letter", format!("{} {step}: {}", letter.subject, letter.reason));
+}
+
+/// Events that were committed and do not leave.
+pub fn judge_outbox(service: &str, unsent: i64, oldest: Option<Timestamp>, now: Timestamp, found: &mut Vec<Finding>) {
+    if oldest.is_some_and(|oldest| now.since(oldest) > OUTBOX) {
+        let detail = format!("{service} has {unsent} message(s) of events that did not leave for a minute");
+        Judge { saga: None, found }.tell(Severity::Warning, "outbox_unsent", detail);
+    }
+}
+
+#[cfg(test)]
+#[path = "rules_tests.rs"]
+mod tests;

@@ -1,0 +1,12 @@
+//! The platform as it is started by a user: the real binary, its own PostgreSQL and NATS, through REST.
+//!
+//! Each test has a platform of its own; they run one after another, since each needs the machine.
+
+mod booking;
+mod expiry;
+mod faults;
+mod kill;
+mod platform;
+mod sell_out;
+mod streams;
+mod tokens;

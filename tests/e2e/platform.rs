@@ -1,0 +1,338 @@
+//! A platform that a test starts, uses, breaks and audits.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
+
+/// A hang is told after this.
+pub const GUARD: Duration = Duration::from_secs(120);
+/// Between two looks at something that tells nobody.
+const LOOK: Duration = Duration::from_millis(100);
+
+static ONE_AT_A_TIME: std::sync::LazyLock<Arc<Turn<()>>> = std::sync::LazyLock::new(Arc::default);
+
+/// A running platform; it is killed, and its folder removed, when the test is over.
+pub struct Platform {
+    pub url: String,
+    pub http: Client,
+    home: TempDir,
+    arguments: Vec<String>,
+    process: Option<Child>,
+    /// What it printed.
+    printed: Arc<Mutex<Vec<String>>>,
+    _turn: OwnedMutexGuard<()>,
+}
+
+impl Platform {
+    /// Starts on an empty folder and waits for `ready`.
+    pub async fn start(arguments: &[&str]) -> Self {
+        let turn = ONE_AT_A_TIME.clone().lock_owned().await;
+        eventicket_kit::tls::install();
+        let mut platform = Self {
+            url: String::new(),
+            http: Client::builder().pool_max_idle_per_host(2_000).build().unwrap(),
+            home: tempfile::tempdir().unwrap(),
+            arguments: arguments.iter().map(|&a| a.to_owned()).collect(),
+            process: None,
+            printed: Arc::default(),
+            _turn: turn,
+        };
+        platform.start_again().await;
+        platform
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_eventicket"));
+        command.env("EVENTICKET_HOME", self.folder()).env_remove("DATABASE_URL").env_remove("NATS_URL");
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.home.path().join("platform")
+    }
+
+    /// Starts on the same folder.
+    pub async fn start_again(&mut self) {
+        let mut command = self.command();
+        command.args(["up", "--port", "0"]).args(&self.arguments).process_group(0);
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let out = BufReader::new(process.stdout.take().unwrap());
+        self.process = Some(process);
+        let printed = self.printed.clone();
+        let (tell, ready) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let mut tell = Some(tell);
+            for line in out.lines().map_while(Result::ok) {
+                if let (Some(url), Some(tell)) =
+                    (line.strip_prefix("ready "), tell.take_if(|_| line.starts_with("ready ")))
+                {
+                    let _ = tell.send(url.to_owned());
+                }
+                printed.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            }
+        });
+        let ready = tokio::time::timeout(GUARD, ready).await.expect("ready in time");
+        self.url = ready.unwrap_or_else(|_| panic!("the platform ended: {:?}", self.printed.lock().unwrap()));
+    }
+
+    /// kill -9 of the whole group, as when a machine's user does it.
+    pub fn kill_group(&mut self) {
+        let mut process = self.process.take().expect("it runs");
+        killpg(Pid::from_raw(process.id().cast_signed()), Signal::SIGKILL).unwrap();
+        process.wait().unwrap();
+    }
+
+    /// Ctrl-C, and waits for its end.
+    pub async fn stop(&mut self) {
+        let mut process = self.process.take().expect("it runs");
+        kill(Pid::from_raw(process.id().cast_signed()), Signal::SIGINT).unwrap();
+        let ended = tokio::task::spawn_blocking(move || process.wait().unwrap());
+        let ended = tokio::time::timeout(GUARD, ended).await.expect("it stops in time").unwrap();
+        assert!(ended.success(), "{ended}");
+        assert_eq!(self.left_running(), Vec::<String>::new());
+    }
+
+    /// Command lines of processes that name this platform's folder.
+    pub fn left_running(&self) -> Vec<String> {
+        let folder = self.home.path().to_string_lossy().into_owned();
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let lines = processes.filter_map(|p| std::fs::read(p.path().join("cmdline")).ok());
+        let lines = lines.map(|l| String::from_utf8_lossy(&l).replace('\0', " "));
+        lines.filter(|l| l.contains(&folder)).collect()
+    }
+
+    /// What `platform.json` says.
+    pub fn about(&self) -> Value {
+        let text = std::fs::read(self.folder().join("platform.json")).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    }
+
+    /// The private nats-server's folder.
+    pub fn nats_folder(&self) -> PathBuf {
+        self.folder().join("nats")
+    }
+
+    /// Processes of the private PostgreSQL (`postgres`) or nats-server (`nats`): those that name the folder.
+    pub fn server_processes(&self, server: &str) -> Vec<i32> {
+        let program = if server == "nats" { "nats-server" } else { "postgres" };
+        let folder = self.folder().to_string_lossy().into_owned();
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let all: Vec<(i32, String, i32)> = processes
+            .filter_map(|p| {
+                let pid: i32 = p.file_name().to_str()?.parse().ok()?;
+                let name = std::fs::read_to_string(p.path().join("comm")).ok()?.trim().to_owned();
+                let stat = std::fs::read_to_string(p.path().join("stat")).ok()?;
+                let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+                (name == program).then_some((pid, name, parent))
+            })
+            .collect();
+        let names_folder = |pid: i32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(&folder)
+        };
+        let heads: Vec<i32> = all.iter().map(|p| p.0).filter(|&pid| names_folder(pid)).collect();
+        assert!(!heads.is_empty(), "{server} runs");
+        all.iter().filter(|p| heads.contains(&p.0) || heads.contains(&p.2)).map(|p| p.0).collect()
+    }
+
+    /// kill -9 of a part that has a process of its own; returns its process id.
+    pub fn kill_part(&self, name: &str) -> i64 {
+        let pid = self.about()["processes"][name].as_i64().unwrap_or_else(|| panic!("{name} has a process"));
+        let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL);
+        pid
+    }
+
+    /// Runs another command of the binary on this platform.
+    pub async fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command();
+        command.args(arguments);
+        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    }
+
+    /// Waits until no saga runs, then sees that the audit finds nothing.
+    pub async fn audit(&self) {
+        let operator = self.login("operator@demo.test").await;
+        self.until("no saga runs", async || {
+            let mut running = 0;
+            for state in ["running", "waiting", "held", "paused", "compensating"] {
+                let page = self.get(&operator, &format!("/v1/sagas?state={state}")).await;
+                running += page["items"].as_array().map_or(1, Vec::len);
+            }
+            running == 0
+        })
+        .await;
+        let audit = self.run(&["audit"]).await;
+        let (out, err) = (String::from_utf8_lossy(&audit.stdout), String::from_utf8_lossy(&audit.stderr));
+        assert!(audit.status.success(), "{out}{err}");
+    }
+
+    /// Looks again and again until it holds.
+    pub async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) {
+        let started = Instant::now();
+        while !holds().await {
+            assert!(started.elapsed() < GUARD, "in vain: {what}");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// An access token of a demo user.
+    pub async fn login(&self, email: &str) -> String {
+        let body = json!({"email": email, "password": "demo-password"});
+        let mut token = String::new();
+        for _ in 0..100 {
+            let answer = self.http.post(format!("{}/v1/auth/login", self.url)).json(&body).send().await;
+            if let Ok(answer) = answer.and_then(Response::error_for_status) {
+                let tokens: Value = answer.json().await.unwrap();
+                tokens["access_token"].as_str().unwrap().clone_into(&mut token);
+                break;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        assert!(!token.is_empty(), "{email} logs in");
+        token
+    }
+
+    /// Tokens of many customers.
+    pub async fn customers(&self, number: usize) -> Vec<String> {
+        let made = self.run(&["customers", &number.to_string()]).await;
+        let tokens: Vec<String> = String::from_utf8(made.stdout).unwrap().lines().map(str::to_owned).collect();
+        assert_eq!(tokens.len(), number, "{}", String::from_utf8_lossy(&made.stderr));
+        tokens
+    }
+
+    /// A published event of one ticket type; its id and the type's.
+    pub async fn event(&self, quantity: u32, price: i64, hold_seconds: Option<u32>) -> (String, String) {
+        let organizer = self.login("organizer@demo.test").await;
+        let mut event = json!({
+            "title": "Test", "description": "", "category": "concert", "timezone": "Europe/Vienna",
+            "starts_at": "2099-06-12T18:00:00Z", "ends_at": "2099-06-12T21:00:00Z",
+            "venue": {"name": "Arena", "city": "Vienna", "country": "AT"},
+            "ticket_types": [{"name": "Any", "price": {"amount": price, "currency": "EUR"}, "quantity": quantity}],
+        });
+        if let Some(seconds) = hold_seconds {
+            event["hold_seconds"] = seconds.into();
+        }
+        let made = self.http.post(format!("{}/v1/events", self.url)).bearer_auth(&organizer).json(&event);
+        let made: Value = made.send().await.unwrap().error_for_status().unwrap().json().await.unwrap();
+        let (id, kind) = (text(&made["id"]), text(&made["ticket_types"][0]["id"]));
+        let publish = self.http.post(format!("{}/v1/events/{id}/publish", self.url)).bearer_auth(&organizer);
+        publish.send().await.unwrap().error_for_status().unwrap();
+        self.until("the event is published", async || {
+            self.get(&organizer, &format!("/v1/events/{id}")).await["state"] == "published"
+        })
+        .await;
+        (id, kind)
+    }
+
+    /// Tickets that are neither held nor sold.
+    pub async fn available(&self, event: &str) -> i64 {
+        let availability = self.get("", &format!("/v1/events/{event}/availability")).await;
+        availability["ticket_types"][0]["available"].as_i64().unwrap_or(-1)
+    }
+
+    /// A request that books.
+    pub fn booking(&self, token: &str, key: &str, event: &(String, String), method: Option<&str>) -> RequestBuilder {
+        let mut body = json!({"event_id": event.0, "items": [{"ticket_type_id": event.1, "quantity": 1}]});
+        if let Some(method) = method {
+            body["payment_method"] = method.into();
+        }
+        let request = self.http.post(format!("{}/v1/bookings", self.url)).bearer_auth(token);
+        request.header("idempotency-key", key).header("prefer", "wait=20").json(&body)
+    }
+
+    /// Books, repeating with the same key what is refused for now or has no answer; the booking when it is accepted.
+    pub async fn book(&self, token: &str, key: &str, event: &(String, String), method: Option<&str>) -> Value {
+        let started = Instant::now();
+        loop {
+            assert!(started.elapsed() < GUARD, "a booking is accepted");
+            match self.booking(token, key, event, method).send().await {
+                Ok(answer) if answer.status() == StatusCode::ACCEPTED => match answer.json().await {
+                    Ok(booking) => return booking,
+                    Err(_) => tokio::time::sleep(LOOK).await,
+                },
+                Ok(answer) => {
+                    let again = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
+                    let status = answer.status();
+                    assert!(again.contains(&status), "{status} {}", answer.text().await.unwrap_or_default());
+                    tokio::time::sleep(LOOK).await;
+                }
+                // Cut off: the gateway was killed.
+                Err(_) => tokio::time::sleep(LOOK).await,
+            }
+        }
+    }
+
+    /// Waits until an accepted booking has ended.
+    pub async fn ended(&self, token: &str, booking: &Value) -> Value {
+        let path = format!("/v1/bookings/{}", text(&booking["id"]));
+        let started = Instant::now();
+        loop {
+            let now = self.get(token, &path).await;
+            let status = now["status"].as_str().unwrap_or_default();
+            let refunding = now["refund"] == "pending";
+            if !["pending", "awaiting_payment", ""].contains(&status) && !refunding {
+                return now;
+            }
+            assert!(started.elapsed() < GUARD, "a booking ends: {now}");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Reads JSON; null while the platform cannot be reached.
+    pub async fn get(&self, token: &str, path: &str) -> Value {
+        let mut request = self.http.get(format!("{}{path}", self.url));
+        if !token.is_empty() {
+            request = request.bearer_auth(token);
+        }
+        match request.send().await.and_then(Response::error_for_status) {
+            Ok(answer) => answer.json().await.unwrap_or_default(),
+            Err(_) => Value::Null,
+        }
+    }
+
+    /// Charges in the payment gateway's ledger that stand: succeeded and not given back, by booking.
+    pub fn charges(&self) -> std::collections::BTreeMap<String, Vec<eventicket_mock_gateway::ledger::Intent>> {
+        use eventicket_mock_gateway::ledger::{Status, read};
+        let folder = PathBuf::from(text(&self.about()["ledger"]));
+        let mut charges: std::collections::BTreeMap<_, Vec<_>> = std::collections::BTreeMap::new();
+        for intent in read(&folder).unwrap().intents {
+            if intent.status == Status::Succeeded && intent.refunded < intent.amount {
+                let saga = intent.metadata.get("saga").cloned();
+                charges.entry(saga.unwrap_or_default()).or_default().push(intent);
+            }
+        }
+        charges
+    }
+}
+
+impl Drop for Platform {
+    fn drop(&mut self) {
+        if self.process.is_some() {
+            self.kill_group();
+        }
+        if std::thread::panicking() {
+            let logs = self.folder().join("logs");
+            for log in std::fs::read_dir(logs).into_iter().flatten().flatten() {
+                let text = std::fs::read_to_string(log.path()).unwrap_or_default();
+                let tail: Vec<&str> = text.lines().rev().take(15).collect();
+                eprintln!("--- {}\n{}", log.path().display(), tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            }
+        }
+    }
+}
+
+/// A JSON string's text.
+pub fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("a string, not {value}")).to_owned()
+}

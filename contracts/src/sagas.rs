@@ -127,6 +127,9 @@ pub struct StatusChange {
     pub status: String,
     /// The saga's version: higher is later.
     pub version: i64,
+    /// The definition's view of it, where somebody may wait for this status: all but `pending`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<Value>,
 }
 
 /// Input of the booking saga.

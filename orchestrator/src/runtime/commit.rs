@@ -26,7 +26,7 @@ impl Replica {
         let stored: std::collections::HashSet<SagaId> = stored.into_iter().collect();
         for id in &stored {
             if let Some(row) = self.rows.get(id) {
-                turn.changes.settle(&self.config.catalogue, row, &mut counts);
+                turn.changes.count(&self.config.catalogue, row, &mut counts);
             }
         }
         counts.retain(|_, n| *n != 0);
@@ -62,7 +62,7 @@ impl Replica {
             let Some(row) = self.rows.get_mut(&id) else { continue };
             row.version += 1;
             row.news.clear();
-            let settled = turn.changes.settle(&self.config.catalogue, row, &mut std::collections::BTreeMap::new());
+            let settled = turn.changes.settle(&self.config.catalogue, row);
             told.extend(settled.change);
             self.timers.set(id, settled.due);
             self.held.set(id, settled.held);

@@ -55,10 +55,12 @@ pub struct Outgoing {
     pub item: Item,
 }
 
-/// A saga's standing before and after its turn.
+/// The status of a saga that nobody waits for, by convention of all kinds.
+const PENDING: &str = "pending";
+
+/// A saga's standing before its turn.
 #[derive(Clone, Debug)]
 pub struct Standing {
-    state: State,
     status: &'static str,
     outstanding: BTreeMap<String, i64>,
 }
@@ -142,38 +144,40 @@ fn outgoing(row: &Row, send: Send) -> Outgoing {
 
 fn standing(catalogue: &Catalogue, row: &Row, definition: &Arc<Definition>) -> Standing {
     Standing {
-        state: row.saga.state(),
         status: catalogue.kind(&row.saga.definition).map_or("", |k| (k.status)(&row.saga)),
         outstanding: outstanding(&row.saga, definition),
     }
 }
 
 impl Changes {
-    /// For a stored saga: what changed for the world to see.
-    pub fn settle(&self, catalogue: &Catalogue, row: &Row, counts: &mut BTreeMap<String, i64>) -> Settled {
-        let Some(definition) = catalogue.registry.get(&row.saga.definition, row.saga.version) else {
-            return Settled { state: row.saga.state(), held: BTreeSet::new(), due: None, change: None };
-        };
-        let after = standing(catalogue, row, definition);
-        let before = self.before.get(&row.id);
-        for (service, n) in &after.outstanding {
-            *counts.entry(service.clone()).or_default() += n;
+    /// Adds what a saga's change means to the number of commands in flight.
+    pub fn count(&self, catalogue: &Catalogue, row: &Row, counts: &mut BTreeMap<String, i64>) {
+        let Some(definition) = catalogue.registry.get(&row.saga.definition, row.saga.version) else { return };
+        for (service, n) in outstanding(&row.saga, definition) {
+            *counts.entry(service).or_default() += n;
         }
-        for (service, n) in before.iter().flat_map(|b| &b.outstanding) {
+        for (service, n) in self.before.get(&row.id).iter().flat_map(|b| &b.outstanding) {
             *counts.entry(service.clone()).or_default() -= n;
         }
-        let seen = before.filter(|_| row.version > 1).map(|b| b.status);
-        let change = (seen != Some(after.status)).then(|| StatusChange {
+    }
+
+    /// For a stored saga: what changed for the world to see.
+    pub fn settle(&self, catalogue: &Catalogue, row: &Row) -> Settled {
+        let state = row.saga.state();
+        let Some(definition) = catalogue.registry.get(&row.saga.definition, row.saga.version) else {
+            return Settled { state, held: BTreeSet::new(), due: None, change: None };
+        };
+        let kind = catalogue.kind(&row.saga.definition);
+        let status = kind.map_or("", |k| (k.status)(&row.saga));
+        let seen = self.before.get(&row.id).filter(|_| row.version > 1).map(|b| b.status);
+        let change = (seen != Some(status)).then(|| StatusChange {
             id: row.id,
-            status: after.status.to_owned(),
+            status: status.to_owned(),
             version: row.version,
+            view: kind.filter(|_| status != PENDING).map(|k| (k.view)(&row.view())),
         });
-        Settled {
-            state: after.state,
-            held: held(&row.saga, definition),
-            due: row.saga.next_due(definition).map(Timestamp),
-            change,
-        }
+        let due = row.saga.next_due(definition).map(Timestamp);
+        Settled { state, held: held(&row.saga, definition), due, change }
     }
 }
 

@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use eventicket_contracts::sagas::BookingStatus;
+use eventicket_contracts::sagas::{BookingStatus, BookingView};
 use eventicket_contracts::{SagaId, subjects};
 use eventicket_nats::Nats;
 use futures::StreamExt as _;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -23,13 +24,17 @@ struct Hint<'a> {
     id: SagaId,
     #[serde(borrow)]
     status: Cow<'a, str>,
+    #[serde(borrow, default)]
+    view: Option<&'a RawValue>,
 }
 
 /// What is known to have happened since the wait began.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Seen {
     /// A status other than `pending`, or something that was perhaps missed.
     settled: bool,
+    /// The booking as the last hint shows it.
+    booking: Option<Arc<BookingView>>,
 }
 
 /// Those who wait, by saga.
@@ -56,7 +61,11 @@ impl Status {
         for hint in hints {
             if let Some(waiter) = waiters.get(&hint.id) {
                 let settles = hint.status != BookingStatus::Pending.name();
-                waiter.send_modify(|seen| seen.settled |= settles);
+                let booking = hint.view.and_then(|view| serde_json::from_str(view.get()).ok()).map(Arc::new);
+                waiter.send_modify(|seen| {
+                    seen.settled |= settles;
+                    seen.booking = booking;
+                });
             }
         }
     }
@@ -116,9 +125,9 @@ impl Waiter {
         let _ = self.seen.changed().await;
     }
 
-    /// Until it is worth a look whether the booking is still pending.
-    pub async fn settled(&mut self) {
-        let _ = self.seen.wait_for(|seen| seen.settled).await;
+    /// Until it is worth a look whether the booking is still pending; the booking where the hint brought it.
+    pub async fn settled(&mut self) -> Option<Arc<BookingView>> {
+        self.seen.wait_for(|seen| seen.settled).await.ok()?.booking.clone()
     }
 }
 
@@ -137,7 +146,7 @@ mod tests {
     use eventicket_contracts::sagas::StatusChange;
 
     fn tell(status: &Status, id: SagaId, name: &str) {
-        let change = StatusChange { id, status: name.into(), version: 2 };
+        let change = StatusChange { id, status: name.into(), version: 2, view: None };
         status.hear(&serde_json::to_vec(&[change]).unwrap());
     }
 

@@ -95,7 +95,7 @@ impl Platform {
     }
 
     async fn tell(&self, id: SagaId, status: BookingStatus) {
-        let hint = [StatusChange { id, status: status.name().into(), version: 9 }];
+        let hint = [StatusChange { id, status: status.name().into(), version: 9, view: None }];
         let client = self.ctx.nats.publisher();
         client.publish(subjects::STATUS, serde_json::to_vec(&hint).unwrap().into()).await.unwrap();
     }

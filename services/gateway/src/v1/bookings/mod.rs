@@ -36,10 +36,14 @@ async fn settled(app: &App, known: BookingView, mut waiter: Waiter, patience: Du
     if known.status != BookingStatus::Pending {
         return known;
     }
-    tokio::select! {
-        () = waiter.settled() => {}
-        () = tokio::time::sleep(patience) => {}
-        () = app.shutdown.cancelled() => {}
+    let told = tokio::select! {
+        told = waiter.settled() => told,
+        () = tokio::time::sleep(patience) => None,
+        () = app.shutdown.cancelled() => None,
+    };
+    // A hint brings the booking with it as a rule; it never tells of another customer's.
+    if let Some(booking) = told.filter(|b| b.customer_id == known.customer_id) {
+        return BookingView::clone(&booking);
     }
     read(app, known.id, Some(known.customer_id)).await.unwrap_or(known)
 }

@@ -46,7 +46,7 @@ pub enum Handled {
 /// Why a batch was not handled; nothing of it was committed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// A dependency is away: worth another try.
+    /// A dependency is away: the batch is tried again, whole and unacknowledged, until it is back.
     #[error("{0}")]
     Transient(String),
     /// Something in the batch cannot be handled: it is split until that stands alone.
@@ -54,21 +54,19 @@ pub enum Fault {
     Broken(String),
 }
 
+/// Only what the data is to blame for breaks a batch (rule 9): a restart of PostgreSQL, or a table that is not there yet,
+/// makes no dead letters.
 impl From<sqlx::Error> for Fault {
     fn from(error: sqlx::Error) -> Self {
-        let transient = match &error {
-            sqlx::Error::Io(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed
-            | sqlx::Error::Protocol(_) => true,
-            sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-                // Connections, rollbacks, resources, operator intervention, system errors; a lock not got in time.
-                ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class)) || code == "55P03"
-            }),
+        let broken = match &error {
+            sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Encode(_) => true,
+            // Data exceptions and violated constraints.
+            sqlx::Error::Database(error) => {
+                error.code().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+            }
             _ => false,
         };
-        if transient { Self::Transient(error.to_string()) } else { Self::Broken(error.to_string()) }
+        if broken { Self::Broken(error.to_string()) } else { Self::Transient(error.to_string()) }
     }
 }
 

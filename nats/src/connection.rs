@@ -12,7 +12,7 @@ const RETRY: Duration = Duration::from_millis(250);
 /// Longest delay between two reconnects: a server that is back is found at once by people's measure.
 const RECONNECT: Duration = Duration::from_millis(500);
 /// How long an acknowledgement of a publish is waited for.
-pub(crate) const ACK: Duration = Duration::from_secs(5);
+pub(crate) const ACK: Duration = Duration::from_secs(2);
 /// Publishes in flight: more only lengthen the queue in the server.
 const IN_FLIGHT: usize = 2_000;
 /// Messages that one subscription may hold before the client drops some, which the event callback tells.

@@ -30,7 +30,9 @@ use crate::topology::{StreamLimits, StreamMark, ensure_stream};
 const BATCH: i64 = 500;
 /// Time between two looks where nobody wakes the relay: finds what a dead process left.
 const LOOK: Duration = Duration::from_secs(1);
-/// Age after which sent rows are deleted: the streams' own age of events.
+/// Pause after a batch: events are in no hurry, and one transaction for many is cheaper than one for each.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Age after which sent rows are deleted; a consumer that lost older events rebuilds by query.
 const KEEP: Duration = Duration::from_secs(24 * 3_600);
 /// Looks between two deletions by age.
 const SWEEP_EVERY: u32 = 60;
@@ -90,6 +92,16 @@ enum RelayError {
     Stream(#[from] crate::SetupError),
 }
 
+/// What a batch of the outbox left.
+enum Drained {
+    /// There was nothing.
+    Nothing,
+    /// Nothing more waits.
+    All,
+    /// More may wait.
+    More,
+}
+
 /// Publishes what is committed. Several replicas may run; a row that two of them publish is stored once.
 pub struct Relay {
     pool: PgPool,
@@ -131,8 +143,11 @@ impl Relay {
                 }
             }
             match self.drain().await {
-                Ok(true) if !shutdown.is_cancelled() => continue,
-                Ok(_) => {}
+                Ok(Drained::More) if !shutdown.is_cancelled() => continue,
+                Ok(Drained::All) => {
+                    tokio::select! { () = shutdown.cancelled() => {}, () = tokio::time::sleep(PAUSE) => {} }
+                }
+                Ok(Drained::More | Drained::Nothing) => {}
                 Err(error) => tracing::warn!(%error, "the outbox cannot be relayed now"),
             }
             tokio::select! {
@@ -145,14 +160,14 @@ impl Relay {
         let _ = self.drain().await;
     }
 
-    /// Publishes one batch; true where more may wait.
-    async fn drain(&self) -> Result<bool, RelayError> {
+    /// Publishes one batch.
+    async fn drain(&self) -> Result<Drained, RelayError> {
         let rows = sqlx::query("SELECT id, subject, payload FROM outbox WHERE sequence IS NULL ORDER BY id LIMIT $1")
             .bind(BATCH)
             .fetch_all(&self.pool)
             .await?;
         if rows.is_empty() {
-            return Ok(false);
+            return Ok(Drained::Nothing);
         }
         let ids: Vec<Uuid> = rows.iter().map(|r| r.get("id")).collect();
         let message = |r: &sqlx::postgres::PgRow| {
@@ -179,8 +194,13 @@ impl Relay {
         }
         let all = sent.len() == ids.len();
         sqlx::query(
-            "UPDATE outbox o SET sequence = u.sequence FROM unnest($1::uuid[], $2::bigint[]) AS u (id, sequence)
-             WHERE o.id = u.id AND o.sequence IS NULL",
+            // A mark that is lost only sends its event again, so its commit need not reach the disk.
+            "WITH lazy AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)),
+                  locked AS MATERIALIZED (
+                 SELECT id FROM outbox WHERE id = ANY($1) AND sequence IS NULL ORDER BY id FOR UPDATE)
+             UPDATE outbox o SET sequence = u.sequence
+             FROM lazy, locked l JOIN unnest($1::uuid[], $2::bigint[]) AS u (id, sequence) USING (id)
+             WHERE o.id = l.id",
         )
         .bind(sent)
         .bind(sequences)
@@ -192,7 +212,7 @@ impl Relay {
             }
             return Err(error.into());
         }
-        Ok(all && rows.len() >= BATCH as usize)
+        Ok(if all && rows.len() >= BATCH as usize { Drained::More } else { Drained::All })
     }
 
     /// After a loss of the stream, unsends what went with it; now and then deletes what is old.
@@ -204,9 +224,13 @@ impl Relay {
         if mark.as_ref() != Some(&now) {
             // Sequences below the stream's first are of a former life; those above its last are lost.
             let first = now.first.and_then(|f| i64::try_from(f).ok()).unwrap_or(0);
-            let unsent = sqlx::query("UPDATE outbox SET sequence = NULL WHERE sequence < $1 OR sequence > $2")
-                .bind(first)
-                .bind(i64::try_from(now.last).unwrap_or(i64::MAX));
+            let unsent = sqlx::query(
+                "WITH locked AS MATERIALIZED (
+                     SELECT id FROM outbox WHERE sequence < $1 OR sequence > $2 ORDER BY id FOR UPDATE)
+                 UPDATE outbox o SET sequence = NULL FROM locked l WHERE o.id = l.id",
+            )
+            .bind(first)
+            .bind(i64::try_from(now.last).unwrap_or(i64::MAX));
             let lost = mark.as_ref().is_none_or(|old| now.lost_since(old));
             if lost {
                 let n = unsent.execute(&self.pool).await?.rows_affected();
@@ -218,10 +242,15 @@ impl Relay {
         }
         if sweep {
             let before = self.clock.now().millis() - i64::try_from(KEEP.as_millis()).unwrap_or(i64::MAX);
-            sqlx::query("DELETE FROM outbox WHERE sequence IS NOT NULL AND created_at < $1")
-                .bind(before)
-                .execute(&self.pool)
-                .await?;
+            sqlx::query(
+                "WITH old AS MATERIALIZED (
+                     SELECT id FROM outbox WHERE sequence IS NOT NULL AND created_at < $1 ORDER BY id
+                     FOR UPDATE SKIP LOCKED)
+                 DELETE FROM outbox o USING old WHERE o.id = old.id",
+            )
+            .bind(before)
+            .execute(&self.pool)
+            .await?;
         }
         Ok(())
     }

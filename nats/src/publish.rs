@@ -43,15 +43,15 @@ impl Nats {
             let message = PublishMessage::build().payload(m.payload).headers(m.headers).message_id(&m.id);
             acks.push(self.jetstream().send_publish(m.subject, message).await);
         }
-        let mut results = Vec::with_capacity(acks.len());
-        for ack in acks {
+        // Side by side: a lost acknowledgement is waited for once, not once for each message.
+        let acked = acks.into_iter().map(|ack| async {
             let ack = match ack {
                 Ok(ack) => ack.await,
                 Err(error) => Err(error),
             };
-            results.push(ack.map(|a| a.sequence).map_err(|e| told(&e)));
-        }
-        results
+            ack.map(|a| a.sequence).map_err(|e| told(&e))
+        });
+        futures::future::join_all(acked).await
     }
 
     /// Sends replies, each with the subject that it goes to, packed into envelopes. What fails is logged only: the

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_nats::jetstream::AckKind;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use futures::{FutureExt, StreamExt};
 use tokio_util::sync::CancellationToken;
@@ -95,7 +96,7 @@ impl Pull {
     pub async fn next(&mut self, most: usize) -> Option<Vec<Message>> {
         loop {
             if self.shutdown.is_cancelled() {
-                self.stream = None;
+                self.give_back().await;
                 return None;
             }
             let Some(stream) = &mut self.stream else {
@@ -128,6 +129,16 @@ impl Pull {
             }
             if !messages.is_empty() {
                 return Some(messages);
+            }
+        }
+    }
+
+    /// What is prefetched goes to another replica at once, not only when its time to be acknowledged is over.
+    async fn give_back(&mut self) {
+        let Some(mut stream) = self.stream.take() else { return };
+        while let Some(Some(Ok(message))) = stream.next().now_or_never() {
+            if message.ack_with(AckKind::Nak(None)).await.is_err() {
+                return;
             }
         }
     }

@@ -27,10 +27,8 @@ use crate::{Nats, SetupError, StreamLimits};
 const MESSAGES: usize = 256;
 /// Batches whose replies may be on their way while the next one is handled.
 const FINISHING: usize = 4;
-/// A transient fault is tried again here for so long, then answered `retry`.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// First and longest delay between these tries.
-const DELAY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// First and longest delay between two tries of a batch whose dependency is away.
+const DELAY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 /// A message that was delivered so often without an end takes its process down with it; it is dead-lettered unseen.
 const DELIVERIES: u64 = 20;
 
@@ -66,7 +64,7 @@ pub async fn run_worker<C: Commands>(
         filter: C::SERVICE.commands(),
         ..ConsumerSpec::default()
     };
-    let mut pull = Pull::open(nats.clone(), spec, limits.limits.clone(), shutdown).await?;
+    let mut pull = Pull::open(nats.clone(), spec, limits.limits.clone(), shutdown.clone()).await?;
     let finishing = Arc::new(Semaphore::new(FINISHING));
     while let Some(messages) = pull.next(MESSAGES).await {
         let mut letters = Vec::new();
@@ -75,7 +73,8 @@ pub async fn run_worker<C: Commands>(
         }
         for batch in batches(letters, limits.batch) {
             let started = clock.now();
-            let done = handle(&*commands, batch).await;
+            // What a dependency that is away kept from being handled comes again, to another replica.
+            let Some(done) = handle(&*commands, batch, &shutdown).await else { break };
             let seconds = clock.now().since(started).as_secs_f64();
             metrics::histogram!("eventicket_command_batch_duration_seconds", "service" => C::SERVICE.name())
                 .record(seconds);
@@ -161,57 +160,59 @@ fn batches(letters: Vec<Letter>, most: usize) -> Vec<Vec<Letter>> {
     batches
 }
 
-async fn handle<C: Commands>(commands: &C, letters: Vec<Letter>) -> Done {
+/// `None`: shutdown came while a dependency was away; nothing is acknowledged.
+async fn handle<C: Commands>(commands: &C, letters: Vec<Letter>, shutdown: &CancellationToken) -> Option<Done> {
     let items: Vec<Delivered> = letters.iter().flat_map(|l| l.items.iter().cloned()).collect();
     metrics::histogram!("eventicket_command_batch_items", "service" => C::SERVICE.name()).record(items.len() as f64);
     let spans = BatchSpans::begin(C::SERVICE.name(), &items);
-    let handled = if items.is_empty() { Vec::new() } else { split(commands, &items).await };
-    Done { letters, handled, spans }
+    let handled = if items.is_empty() { Vec::new() } else { split(commands, &items, shutdown).await? };
+    Some(Done { letters, handled, spans })
 }
 
 /// Handles a batch; where it is broken, its halves, down to the item that is to blame.
 fn split<'a, C: Commands>(
     commands: &'a C,
     batch: &'a [Delivered],
-) -> std::pin::Pin<Box<dyn Future<Output = Vec<Handled>> + Send + 'a>> {
+    shutdown: &'a CancellationToken,
+) -> std::pin::Pin<Box<dyn Future<Output = Option<Vec<Handled>>> + Send + 'a>> {
     Box::pin(async move {
-        let reason = match attempt(commands, batch).await {
-            Ok(handled) => return handled,
-            Err(Fault::Transient(reason)) => {
-                tracing::warn!(service = C::SERVICE.name(), reason, items = batch.len(), "a batch is to be sent again");
-                return batch.iter().map(|_| Handled::Answer(Answer::Retry("unavailable".into()))).collect();
-            }
-            Err(Fault::Broken(reason)) => reason,
+        let reason = match attempt(commands, batch, shutdown).await? {
+            Ok(handled) => return Some(handled),
+            Err(reason) => reason,
         };
         if let [_] = batch {
-            return vec![Handled::Dead(reason)];
+            return Some(vec![Handled::Dead(reason)]);
         }
         tracing::warn!(service = C::SERVICE.name(), reason, items = batch.len(), "a batch is split");
         let (left, right) = batch.split_at(batch.len() / 2);
-        let mut handled = split(commands, left).await;
-        handled.extend(split(commands, right).await);
-        handled
+        let mut handled = split(commands, left, shutdown).await?;
+        handled.extend(split(commands, right, shutdown).await?);
+        Some(handled)
     })
 }
 
-/// One batch, through short faults of its dependencies. A panic breaks the batch, not the worker.
-async fn attempt<C: Commands>(commands: &C, batch: &[Delivered]) -> Result<Vec<Handled>, Fault> {
-    let started = tokio::time::Instant::now();
+/// One batch, tried again as long as its dependencies are away; the error says why it is broken. A panic breaks the batch,
+/// not the worker.
+async fn attempt<C: Commands>(
+    commands: &C,
+    batch: &[Delivered],
+    shutdown: &CancellationToken,
+) -> Option<Result<Vec<Handled>, String>> {
     let mut delay = DELAY.0;
     loop {
         let outcome = AssertUnwindSafe(commands.handle(batch)).catch_unwind().await;
         match outcome {
-            Ok(Ok(handled)) if handled.len() == batch.len() => return Ok(handled),
+            Ok(Ok(handled)) if handled.len() == batch.len() => return Some(Ok(handled)),
             Ok(Ok(handled)) => {
-                return Err(Fault::Broken(format!("{} of {} items were answered", handled.len(), batch.len())));
+                return Some(Err(format!("{} of {} items were answered", handled.len(), batch.len())));
             }
-            Ok(Err(Fault::Transient(reason))) if started.elapsed() < PATIENCE => {
-                tracing::debug!(service = C::SERVICE.name(), reason, "a batch is tried again");
-                tokio::time::sleep(delay).await;
+            Ok(Err(Fault::Broken(reason))) => return Some(Err(reason)),
+            Err(panic) => return Some(Err(format!("panicked: {}", text(&*panic)))),
+            Ok(Err(Fault::Transient(reason))) => {
+                tracing::warn!(service = C::SERVICE.name(), reason, items = batch.len(), "a batch is tried again");
+                shutdown.run_until_cancelled(tokio::time::sleep(delay)).await?;
                 delay = (delay * 2).min(DELAY.1);
             }
-            Ok(Err(fault)) => return Err(fault),
-            Err(panic) => return Err(Fault::Broken(format!("panicked: {}", text(&*panic)))),
         }
     }
 }

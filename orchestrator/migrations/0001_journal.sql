@@ -22,7 +22,7 @@ CREATE TABLE sagas (
     step               text,
     body               text    NOT NULL,  -- eventicket_saga::Saga as JSON
     history            text    NOT NULL   -- eventicket_saga::Entry as JSON, one a line
-) WITH (fillfactor = 60, toast_tuple_target = 8160, autovacuum_vacuum_scale_factor = 0.05);
+) WITH (fillfactor = 35, toast_tuple_target = 8160, autovacuum_vacuum_scale_factor = 0.05);
 
 CREATE UNIQUE INDEX sagas_idempotency ON sagas (owner, idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX sagas_owner ON sagas (owner, id);

@@ -136,18 +136,22 @@ async fn what_cannot_be_read_or_is_not_known_is_dead_lettered_whole_and_stops_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_short_absence_is_bridged_and_a_long_one_answered_with_retry() {
+async fn rule_09_a_batch_waits_for_its_dependency_and_makes_no_dead_letter() {
     let nats = super::nats().await;
-    let (short, long) = (item("short"), item("long"));
+    let (first, second) = (item("first"), item("second"));
     let one = |i: &Item| serde_json::to_vec(&Envelope::new(vec![i])).unwrap();
     let subject = subjects::command(Service::Notifications, "send", 0);
-    publish(&nats, &subject, one(&short)).await;
-    let first = work(&nats, Clerk { away: AtomicU32::new(2) });
-    assert_eq!(answers(&nats, 1).await[&short.key], Answer::done("\"short\""));
-    first.cancel();
+    publish(&nats, &subject, one(&first)).await;
+    let shutdown = work(&nats, Clerk { away: AtomicU32::new(4) });
+    assert_eq!(answers(&nats, 1).await[&first.key], Answer::done("\"first\""));
+    shutdown.cancel();
 
-    publish(&nats, &subject, one(&long)).await;
-    let second = work(&nats, Clerk { away: AtomicU32::new(u32::MAX) });
-    assert_eq!(answers(&nats, 1).await[&long.key], Answer::Retry("unavailable".into()));
-    second.cancel();
+    // One that never comes back ends with its worker, and the command waits for the next.
+    publish(&nats, &subject, one(&second)).await;
+    let never = work(&nats, Clerk { away: AtomicU32::new(u32::MAX) });
+    never.cancel();
+    let _shutdown = work(&nats, Clerk::default());
+    assert_eq!(answers(&nats, 1).await[&second.key], Answer::done("\"second\""));
+    let dead = nats.jetstream().get_stream(subjects::DEADLETTERS_STREAM).await.unwrap();
+    assert_eq!(dead.cached_info().state.messages, 0);
 }

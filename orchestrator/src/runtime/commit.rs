@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use super::intake::Work;
 use super::journal::{self, Shown, Write};
+use super::replicas::parse;
 use super::row::Row;
 use super::{Replica, Turn};
 
@@ -86,7 +87,11 @@ impl Replica {
         self.held.set(id, BTreeSet::new());
         for work in works {
             match work {
-                Work::Start(..) => turn.existing.push(work),
+                Work::Start(..) => {
+                    turn.existing.push(work);
+                    // Where it was this replica's own commit without an answer, nobody else drives it.
+                    self.again.push(Work::Adopt(id));
+                }
                 // A timer belongs to whoever dispatches the saga now.
                 Work::Poke(_, eventicket_saga::Input::Timer) => {}
                 work => self.again.push(work),
@@ -105,9 +110,11 @@ impl Replica {
 
     /// After a commit without an answer: true where the turn's rows must be read again. A turn is one transaction, so
     /// one row tells of all.
-    pub(super) async fn reread(&self, turn: &Turn) -> bool {
+    pub(super) async fn reread(&mut self, turn: &Turn) -> bool {
         let Some(id) = turn.changes.changed.iter().next() else { return true };
         let Ok(version) = journal::version(&self.config.pool, *id).await else { return false };
+        let Ok(counts) = journal::counts(&self.config.pool, self.name).await else { return false };
+        self.counts = counts.as_deref().map(parse).unwrap_or_default();
         let known = self.rows.get(id).map_or(0, |r| r.version);
         if version.unwrap_or(0) > known {
             // It was stored. What it had to send is found as any other loss: the sagas are taken up again as orphans of

@@ -6,14 +6,14 @@ use eventicket_contracts::envelope::{Envelope, Item, MAX_BYTES, MAX_ITEMS};
 use eventicket_contracts::subjects;
 use eventicket_nats::{Nats, Outgoing as Published, PublishError, command_headers};
 use eventicket_saga::Input;
-use tokio::sync::mpsc;
 
 use super::intake::Work;
 use super::turn::Outgoing;
 
-/// Publishes a turn's commands, in envelopes by service, action and shard. What is certainly not stored is fed back, so
-/// that it is tried again without spending an attempt; of anything else the step's own time-out takes care.
-pub async fn publish(nats: &Nats, commands: Vec<Outgoing>, feedback: &mpsc::Sender<Work>) {
+/// Publishes a turn's commands, in envelopes by service, action and shard. What is certainly not stored comes back as work,
+/// so that it is tried again without spending an attempt; of anything else the step's own time-out takes care.
+pub async fn publish(nats: &Nats, commands: Vec<Outgoing>) -> Vec<Work> {
+    let mut again = Vec::new();
     let (messages, contents): (Vec<_>, Vec<_>) = pack(commands).into_iter().map(compose).unzip();
     let results = nats.publish_all(messages).await;
     for (result, content) in results.into_iter().zip(contents) {
@@ -22,15 +22,14 @@ pub async fn publish(nats: &Nats, commands: Vec<Outgoing>, feedback: &mpsc::Send
             Err(PublishError::Unknown(error)) => tracing::debug!(error, "a publish has no answer"),
             Err(PublishError::Refused(error)) => {
                 tracing::warn!(error, commands = content.len(), "a publish was refused");
-                for c in content {
+                again.extend(content.into_iter().map(|c| {
                     let input = Input::Refused { step: c.send.step, half: c.send.half, resend: c.send.resend };
-                    if feedback.send(Work::Poke(c.saga, input)).await.is_err() {
-                        return;
-                    }
-                }
+                    Work::Poke(c.saga, input)
+                }));
             }
         }
     }
+    again
 }
 
 fn pack(commands: Vec<Outgoing>) -> Vec<(String, Vec<Outgoing>)> {

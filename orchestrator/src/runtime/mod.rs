@@ -20,6 +20,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Subject;
+use bytes::Bytes;
 use eventicket_contracts::sagas::{ActAnswer, Action, StartAnswer};
 use eventicket_contracts::{Clock, SagaId, codes};
 use eventicket_nats::{Nats, StreamLimits, dead_letter};
@@ -76,7 +78,7 @@ pub struct Config {
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let name = Uuid::now_v7();
     // Registered before the first dispatch, so that its sagas are never taken for orphans.
-    journal::beat(&config.pool, name, config.clock.now(), "{}").await?;
+    journal::beat(&config.pool, name, "{}").await?;
     let intake = intake::open(&config.nats, &config.limits, &shutdown).await?;
     let (own_tx, own) = watch::channel("{}".to_owned());
     let (sum_tx, sum) = watch::channel(Sum::default());
@@ -84,7 +86,6 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let watch = Watch {
         pool: config.pool.clone(),
         nats: config.nats.clone(),
-        clock: config.clock.clone(),
         name,
         own,
         sum: sum_tx,
@@ -220,21 +221,20 @@ impl Replica {
         if let Err(error) = self.load(&work).await {
             tracing::warn!(%error, "sagas cannot be read; the turn is tried again");
             tokio::time::sleep(delay).await;
-            self.again = work;
+            self.again.extend(work);
             return;
         }
         let mut turn = Turn::default();
         for item in work {
             self.take(item, &mut turn);
         }
-        while let Err(error) = self.commit(&mut turn).await {
-            tracing::warn!(%error, "a turn was not stored; it is tried again");
-            tokio::time::sleep(delay).await;
-            delay = (delay * 2).min(DATABASE_DELAY.1);
-            if !self.reread(&turn).await {
-                continue;
+        if let Err(error) = self.commit(&mut turn).await {
+            tracing::warn!(%error, "a turn was not stored, or its answer was lost");
+            // Never the same commit again: it may have been stored. What it was computed on is read anew.
+            while !self.reread(&turn).await {
+                tokio::time::sleep(delay).await;
+                delay = (delay * 2).min(DATABASE_DELAY.1);
             }
-            // What was computed on rows that may have changed is computed anew.
             self.forget(&turn);
             self.again.extend(turn.into_work());
             return;
@@ -286,7 +286,10 @@ impl Replica {
                 turn.changes.changed.insert(saga);
                 turn.applied.entry(saga).or_default().push(work);
             }
-            Fate::Repeated => turn.settled.push(work),
+            Fate::Repeated => {
+                self.look_after(saga, &work);
+                turn.settled.push(work);
+            }
             // Another replica may have changed the row since it was read: only a fresh look refuses for good (6.10).
             Fate::Illegal(_) | Fate::Unknown if !self.fresh.contains(&saga) => {
                 if !turn.changes.changed.contains(&saga) {
@@ -354,32 +357,33 @@ impl Replica {
         if let Err(error) = self.breakers.record(&self.config.pool, &changes.calls, self.config.clock.now()).await {
             tracing::warn!(%error, "a breaker was not stored");
         }
-        if !sends.is_empty() {
-            let permit = self.publishers.clone().acquire_owned().await;
-            let (nats, feedback) = (self.config.nats.clone(), self.intake.poke.clone());
-            tokio::spawn(async move {
-                dispatch::publish(&nats, sends, &feedback).await;
-                drop(permit);
-            });
-        }
         let nats = self.config.nats.clone();
-        for work in &stored {
-            self.answer_stored(&nats, work).await;
-        }
-        for work in stored.iter().chain(&settled) {
-            if let Work::Reply(_, unacked) = work {
-                unacked.handled().await;
-            }
-        }
-        for (work, answer) in answers {
-            if let Work::Act(_, to) = work {
-                respond(&nats, to, &answer).await;
-            }
-        }
-        for (work, answer) in starts {
-            if let Work::Start(_, to) = work {
-                respond(&nats, to, &answer).await;
-            }
+        let mut told: Vec<(Subject, Bytes)> = stored.iter().filter_map(|work| self.answer_to(work)).collect();
+        told.extend(answers.iter().filter_map(|(work, answer)| addressed(work, answer)));
+        told.extend(starts.iter().filter_map(|(work, answer)| addressed(work, answer)));
+        let unacked = |work: Work| if let Work::Reply(_, unacked) = work { Some(unacked) } else { None };
+        let handled: Vec<Arc<intake::Unacked>> = stored.into_iter().chain(settled).filter_map(unacked).collect();
+        if !(told.is_empty() && sends.is_empty() && handled.is_empty()) {
+            let permit = self.publishers.clone().acquire_owned().await;
+            let (nats, feedback) = (nats.clone(), self.intake.poke.clone());
+            tokio::spawn(async move {
+                for (to, payload) in told {
+                    if let Err(error) = nats.publisher().publish(to, payload).await {
+                        tracing::debug!(%error, "an answer was lost");
+                    }
+                }
+                let again = if sends.is_empty() { Vec::new() } else { dispatch::publish(&nats, sends).await };
+                for unacked in handled {
+                    unacked.handled().await;
+                }
+                // Before it waits for room among the inputs: the loop that makes room waits for this permit.
+                drop(permit);
+                for work in again {
+                    if feedback.send(work).await.is_err() {
+                        return;
+                    }
+                }
+            });
         }
         for id in ended {
             self.rows.remove(&id);
@@ -400,18 +404,29 @@ impl Replica {
         }
     }
 
-    async fn answer_stored(&self, nats: &Nats, work: &Work) {
-        let Some(row) = saga_of(work).and_then(|s| self.rows.get(&s)) else { return };
+    /// The answer to an input that was stored, with its address.
+    fn answer_to(&self, work: &Work) -> Option<(Subject, Bytes)> {
+        let row = self.rows.get(&saga_of(work)?)?;
         let view =
             || self.config.catalogue.kind(&row.saga.definition).map(|k| (k.view)(&row.view())).unwrap_or_default();
         match work {
-            Work::Start(_, to) => {
-                let answer = StartAnswer::Started { id: row.id, created: true, view: view() };
-                respond(nats, to.clone(), &answer).await;
-            }
-            Work::Act(_, to) => respond(nats, to.clone(), &ActAnswer::Done { view: view() }).await,
-            _ => {}
+            Work::Start(..) => addressed(work, &StartAnswer::Started { id: row.id, created: true, view: view() }),
+            Work::Act(..) => addressed(work, &ActAnswer::Done { view: view() }),
+            _ => None,
         }
+    }
+
+    /// An input that was meant to wake a saga found nothing to do: what is kept of the saga in memory is set anew.
+    fn look_after(&mut self, saga: SagaId, work: &Work) {
+        if !matches!(work, Work::Probe(..) | Work::Poke(_, Input::Released { .. } | Input::Timer)) {
+            return;
+        }
+        let row = self.rows.get(&saga);
+        let known =
+            row.and_then(|r| self.config.catalogue.registry.get(&r.saga.definition, r.saga.version).map(|d| (r, d)));
+        let (held, due) = known.map_or_else(Default::default, |(r, d)| (row::held(&r.saga, d), r.saga.next_due(d)));
+        self.held.set(saga, held);
+        self.timers.set(saga, due.map(eventicket_contracts::Timestamp));
     }
 
     /// A start whose id or key is known gets the first one's answer.
@@ -523,6 +538,12 @@ fn conflict_code(illegal: &eventicket_saga::Illegal) -> &'static str {
         Illegal::NotAwaited(_) => "not_awaited",
         _ => "conflict",
     }
+}
+
+/// An answer as it travels, where somebody waits for one.
+fn addressed(work: &Work, answer: &impl serde::Serialize) -> Option<(Subject, Bytes)> {
+    let (Work::Start(_, Some(to)) | Work::Act(_, Some(to))) = work else { return None };
+    Some((to.clone(), serde_json::to_vec(answer).unwrap_or_default().into()))
 }
 
 /// Replies before anything else, starts last; what is equal keeps its order.

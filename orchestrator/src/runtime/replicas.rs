@@ -1,10 +1,11 @@
 //! The replicas look after one another: heartbeats, the sagas of the dead, and streams that were lost.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
+use eventicket_contracts::SagaId;
 use eventicket_contracts::subjects;
-use eventicket_contracts::{Clock, SagaId};
 use eventicket_nats::{Nats, StreamMark};
 use eventicket_saga::Input;
 use sqlx::PgPool;
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::intake::Work;
-use super::journal;
+use super::journal::{self, Beat};
 
 /// Time between two beats.
 const BEAT: Duration = Duration::from_millis(500);
@@ -42,8 +43,6 @@ pub struct Watch {
     pub pool: PgPool,
     /// For the streams.
     pub nats: Nats,
-    /// The time.
-    pub clock: Clock,
     /// This replica.
     pub name: Uuid,
     /// Its own counts as JSON, as it last stored them.
@@ -61,47 +60,50 @@ pub struct Watch {
 impl Watch {
     /// Beats, adopts, and watches the streams. Errors are told to the log and tried again with the next beat.
     pub async fn run(self, shutdown: CancellationToken) {
+        let (tell, mut seen) = watch::channel(Arc::new(Vec::new()));
+        // The heart beats by itself, whatever the others or the broker keep this one waiting for.
+        let heart = Heart {
+            pool: self.pool.clone(),
+            name: self.name,
+            own: self.own.clone(),
+            sum: self.sum.clone(),
+            inherit: self.inherit.clone(),
+            seen: tell,
+        };
+        let _beating = AbortOnDrop(tokio::spawn(heart.run(shutdown.clone())));
         let mut streams = HashMap::new();
-        let mut beats = 0_u32;
+        let mut looks = 0_u32;
         let mut tick = tokio::time::interval(BEAT);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! { _ = tick.tick() => {}, () = shutdown.cancelled() => return }
-            if let Err(error) = self.beat(beats.is_multiple_of(SWEEP_EVERY)).await {
-                tracing::warn!(%error, "the replicas' table cannot be reached");
+            let all = seen.borrow_and_update().clone();
+            if let Err(error) = self.look_after(&all, looks.is_multiple_of(SWEEP_EVERY)).await {
+                tracing::warn!(%error, "the sagas of other replicas cannot be looked after");
             }
-            if beats.is_multiple_of(2) && self.lost_stream(&mut streams).await {
+            if looks.is_multiple_of(2) && self.lost_stream(&mut streams).await {
                 tracing::warn!("a stream was lost; what its sagas await is sent again");
                 if let Err(error) = self.resend_all().await {
                     tracing::warn!(%error, "sagas to send again could not be read");
                     streams.clear();
                 }
             }
-            beats = beats.wrapping_add(1);
+            looks = looks.wrapping_add(1);
         }
     }
 
-    async fn beat(&self, sweep: bool) -> Result<(), sqlx::Error> {
-        let now = self.clock.now();
-        let own = self.own.borrow().clone();
-        let all = journal::beat(&self.pool, self.name, now, &own).await?;
-        let mut sum = Outstanding::new();
-        for (_, _, counts) in &all {
-            add(&mut sum, counts);
+    async fn look_after(&self, all: &[Beat], sweep: bool) -> Result<(), sqlx::Error> {
+        if all.is_empty() {
+            return Ok(()); // no beat yet, or not for long: nobody is judged
         }
-        let lapsed = now.millis() - LAPSE.as_millis() as i64;
-        let (living, dead): (Vec<_>, Vec<_>) = all.iter().partition(|(n, at, _)| *n == self.name || *at >= lapsed);
-        self.sum.send_replace(Sum { outstanding: sum, replicas: living.len() });
+        let (living, dead): (Vec<_>, Vec<_>) = all.iter().partition(|b| b.name == self.name || b.silent < LAPSE);
         if dead.is_empty() && !sweep {
             return Ok(());
         }
-        let living: Vec<Uuid> = living.iter().map(|(n, _, _)| *n).collect();
-        if self.adopt(&living).await? {
-            let dead: Vec<Uuid> = dead.iter().map(|(n, _, _)| *n).collect();
-            for counts in journal::bury(&self.pool, &dead).await? {
-                let mut heritage = Outstanding::new();
-                add(&mut heritage, &counts);
-                let _ = self.inherit.send(heritage).await;
+        let names = |beats: Vec<&Beat>| beats.into_iter().map(|b| b.name).collect::<Vec<Uuid>>();
+        if self.adopt(&names(living)).await? {
+            for counts in journal::bury(&self.pool, &names(dead), LAPSE).await? {
+                let _ = self.inherit.send(parse(&counts)).await;
             }
         }
         Ok(())
@@ -150,9 +152,65 @@ impl Watch {
     }
 }
 
-fn add(sum: &mut Outstanding, counts: &str) {
-    let counts: Outstanding = serde_json::from_str(counts).unwrap_or_default();
-    for (service, n) in counts {
-        *sum.entry(service).or_default() += n;
+/// The part that beats.
+struct Heart {
+    pool: PgPool,
+    name: Uuid,
+    own: watch::Receiver<String>,
+    sum: watch::Sender<Sum>,
+    inherit: mpsc::Sender<Outstanding>,
+    seen: watch::Sender<Arc<Vec<Beat>>>,
+}
+
+impl Heart {
+    async fn run(self, shutdown: CancellationToken) {
+        let mut tick = tokio::time::interval(BEAT);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut last = tokio::time::Instant::now();
+        let mut quiet_until = last;
+        loop {
+            tokio::select! { _ = tick.tick() => {}, () = shutdown.cancelled() => return }
+            let own = self.own.borrow().clone();
+            match journal::beat(&self.pool, self.name, &own).await {
+                Ok((all, registered)) => {
+                    if registered {
+                        // It was taken for dead, and an heir has its counts.
+                        let back = parse(&own).into_iter().map(|(service, n)| (service, -n)).collect();
+                        let _ = self.inherit.send(back).await;
+                    }
+                    // After a gap of its own it does not know who else was kept from beating.
+                    let now = tokio::time::Instant::now();
+                    if now - last > LAPSE {
+                        quiet_until = now + LAPSE;
+                    }
+                    last = now;
+                    self.tell(all, now >= quiet_until);
+                }
+                Err(error) => tracing::warn!(%error, "the replicas' table cannot be reached"),
+            }
+        }
     }
+
+    fn tell(&self, all: Vec<Beat>, judge: bool) {
+        let mut outstanding = Outstanding::new();
+        for (service, n) in all.iter().flat_map(|b| parse(&b.outstanding)) {
+            *outstanding.entry(service).or_default() += n;
+        }
+        let replicas = all.iter().filter(|b| b.name == self.name || b.silent < LAPSE).count();
+        self.sum.send_replace(Sum { outstanding, replicas });
+        self.seen.send_replace(Arc::new(if judge { all } else { Vec::new() }));
+    }
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Counts as they are stored.
+pub(super) fn parse(counts: &str) -> Outstanding {
+    serde_json::from_str(counts).unwrap_or_default()
 }

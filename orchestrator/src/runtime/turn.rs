@@ -83,7 +83,7 @@ pub fn feed(world: &World<'_>, rows: &mut HashMap<SagaId, Row>, id: SagaId, inpu
     let Some(definition) = world.catalogue.registry.get(&row.saga.definition, row.saga.version).cloned() else {
         return Fate::Foreign;
     };
-    let before = (!out.before.contains_key(&id)).then(|| standing(world.catalogue, row, &definition));
+    out.before.entry(id).or_insert_with(|| standing(world.catalogue, row, &definition));
     let mut closed = std::borrow::Cow::Borrowed(world.closed);
     if let Some((probe, service)) = &world.probe
         && *probe == id
@@ -103,9 +103,6 @@ pub fn feed(world: &World<'_>, rows: &mut HashMap<SagaId, Row>, id: SagaId, inpu
         if let Effect::Send(send) = effect {
             out.sends.push(outgoing(row, send));
         }
-    }
-    if let Some(before) = before {
-        out.before.insert(id, before);
     }
     out.changed.insert(id);
     Fate::Applied

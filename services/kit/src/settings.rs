@@ -30,6 +30,7 @@ pub struct Settings {
     pub smtp_url: String,
     pub mail_from: String,
     pub mail_give_up_hours: u32,
+    pub mail_per_second: u32,
 }
 
 /// Limits of requests at the gateway.
@@ -207,6 +208,13 @@ pub const VARIABLES: &[Variable] = &[
         mail_give_up_hours,
         "hours after which a mail that cannot be delivered is given up"
     ),
+    variable!(
+        "EVENTICKET_MAIL_PER_SECOND",
+        Some("100"),
+        open,
+        mail_per_second,
+        "most mails a second of one replica, so that mail never slows bookings"
+    ),
 ];
 
 impl Settings {
@@ -243,6 +251,9 @@ impl Settings {
         let Rates { signed_in_per_second, signed_in_burst, address_per_second, address_burst } = self.rates;
         if [signed_in_per_second, signed_in_burst, address_per_second, address_burst].contains(&0) {
             bail!("EVENTICKET_RATE_* must be above zero: rate limits cannot be switched off");
+        }
+        if self.mail_per_second == 0 {
+            bail!("EVENTICKET_MAIL_PER_SECOND must be above zero");
         }
         if self.database_connections < 2 {
             bail!("EVENTICKET_DATABASE_CONNECTIONS must be 2 or more");
@@ -293,6 +304,7 @@ impl Settings {
             smtp_url: String::new(),
             mail_from: String::new(),
             mail_give_up_hours: 0,
+            mail_per_second: 0,
         }
     }
 }

@@ -52,7 +52,17 @@ pub(crate) struct Mailer {
     outgoing: Outgoing,
     clock: Clock,
     give_up: Duration,
+    /// Bookings come first: in a rush mail waits in its table.
+    per_second: u32,
     wake: Arc<Notify>,
+}
+
+/// When the next batch may follow.
+enum Next {
+    /// After this time, whatever is recorded meanwhile.
+    Pace(Duration),
+    /// After this time, or when something is recorded.
+    Idle(Duration),
 }
 
 impl Mailer {
@@ -62,6 +72,7 @@ impl Mailer {
             outgoing: Outgoing::new(&ctx.nats, &ctx.settings)?,
             clock: ctx.clock.clone(),
             give_up: Duration::from_secs(u64::from(ctx.settings.mail_give_up_hours) * 3600),
+            per_second: ctx.settings.mail_per_second,
             wake: Arc::new(Notify::new()),
         })
     }
@@ -79,29 +90,36 @@ impl Mailer {
                 self.measure().await;
                 measured = Some(Instant::now());
             }
-            let wait = match self.round(&shutdown).await {
-                Ok(wait) => wait,
+            let next = match self.round(&shutdown).await {
+                Ok(next) => next,
                 Err(error) => {
                     tracing::warn!(%error, "the table of deliveries cannot be used");
-                    PAUSE
+                    Next::Pace(PAUSE)
                 }
+            };
+            let (wait, woken) = match next {
+                Next::Pace(wait) => (wait, false),
+                Next::Idle(wait) => (wait, true),
             };
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                () = self.wake.notified(), if !wait.is_zero() => {}
+                () = self.wake.notified(), if woken => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
         self.outgoing.close().await;
     }
 
-    /// Sends one batch and returns how long there is nothing to do.
-    async fn round(&self, shutdown: &CancellationToken) -> Result<Duration, sqlx::Error> {
+    /// Sends one batch, and says when the next one may follow.
+    async fn round(&self, shutdown: &CancellationToken) -> Result<Next, sqlx::Error> {
+        let started = Instant::now();
         let claims = self.store.claim(BATCH, self.clock.now(), LEASE).await?;
         if claims.is_empty() {
             let due = self.store.next_due().await?;
-            return Ok(due.map_or(POLL, |due| due.since(self.clock.now()).clamp(Duration::from_millis(5), POLL)));
+            let wait = due.map_or(POLL, |due| due.since(self.clock.now()).clamp(Duration::from_millis(5), POLL));
+            return Ok(Next::Idle(wait));
         }
+        let share = Duration::from_secs_f64(claims.len() as f64 / f64::from(self.per_second));
         let tries = match self.outgoing.users(&claims).await {
             Ok(users) => {
                 let attempt = async |claim: Claim| {
@@ -120,7 +138,7 @@ impl Mailer {
             }
         };
         self.settle(&tries, shutdown).await;
-        Ok(Duration::ZERO)
+        Ok(Next::Pace(share.saturating_sub(started.elapsed())))
     }
 
     fn outcome(&self, claim: &Claim, sent: Result<(), Failure>) -> Outcome {

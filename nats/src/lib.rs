@@ -29,5 +29,5 @@ pub use error::SetupError;
 pub use publish::{Outgoing, PublishError, command_headers};
 pub use pull::{ConsumerSpec, Message, Pull};
 pub use query::{QueryError, QueryFailure, QueryServer};
-pub use topology::{StreamLimits, StreamMark, ensure_streams};
+pub use topology::{StreamLimits, StreamMark, ensure_streams, keep_streams};
 pub use worker::{WorkerLimits, run_worker};

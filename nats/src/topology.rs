@@ -7,11 +7,14 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy
 use async_nats::jetstream::{Context, ErrorCode};
 use eventicket_contracts::subjects::{self, Service};
 use eventicket_contracts::{Clock, Timestamp};
+use tokio_util::sync::CancellationToken;
 
 use crate::{Nats, SetupError};
 
 /// How long events are kept.
 const EVENTS_AGE: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// Between two looks whether all streams are there.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long a message id is remembered.
 const DUPLICATES: Duration = Duration::from_secs(120);
 
@@ -60,6 +63,15 @@ pub async fn ensure_streams(nats: &Nats, limits: &StreamLimits) -> Result<(), Se
         ensure(nats.jetstream(), config).await?;
     }
     Ok(())
+}
+
+/// Makes streams again that are deleted under the platform, also those that nobody pulls from; runs until shutdown.
+pub async fn keep_streams(nats: Nats, limits: StreamLimits, shutdown: CancellationToken) {
+    while shutdown.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+        if let Err(error) = ensure_streams(&nats, &limits).await {
+            tracing::debug!(%error, "the streams cannot be looked after now");
+        }
+    }
 }
 
 /// Makes or updates one stream by its name.

@@ -31,7 +31,9 @@ pub async fn run(ctx: Context) -> anyhow::Result<()> {
         clock: ctx.clock.clone(),
         catalogue,
     };
+    let keeper = eventicket_nats::keep_streams(ctx.nats.clone(), ctx.limits.clone(), ctx.shutdown.clone());
+    let keeping = tokio::spawn(keeper);
     runtime::run(config, ctx.shutdown.clone()).await?;
-    let _ = queries.await;
+    let _ = tokio::join!(queries, keeping);
     Ok(())
 }

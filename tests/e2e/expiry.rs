@@ -6,7 +6,7 @@ use async_nats::jetstream::consumer::pull;
 use futures::StreamExt;
 use jiff::Timestamp;
 
-use crate::platform::{GUARD, Platform, text};
+use crate::platform::{GUARD, Platform, figure, text};
 
 /// The target is 1 s; a test's guard is ten times that.
 const LATEST: Duration = Duration::from_secs(10);
@@ -27,7 +27,7 @@ async fn rule_04_a_hold_that_runs_out_is_given_back_and_sold_again() {
     platform.until("the ticket is back", async || platform.available(&event.0).await == 1).await;
     #[allow(clippy::disallowed_methods)] // the platform's own clock is the machine's
     let late = Timestamp::now().as_millisecond() - ends.as_millisecond();
-    println!("given back {late} ms after the hold's end");
+    figure(&format!("given back {late} ms after the hold's end"));
     assert!((0..i64::try_from(LATEST.as_millis()).unwrap()).contains(&late), "not before, not long after: {late} ms");
     assert_eq!(platform.ended(&customer, &held).await["status"], "expired");
     let told = tokio::time::timeout(GUARD, expired.next()).await.unwrap().unwrap().unwrap();

@@ -336,3 +336,9 @@ impl Drop for Platform {
 pub fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("a string, not {value}")).to_owned()
 }
+
+/// Shows a figure that a test measured; `cargo test -- --nocapture` prints it.
+#[allow(clippy::print_stdout)]
+pub fn figure(text: &str) {
+    println!("{text}");
+}

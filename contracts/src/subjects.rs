@@ -10,19 +10,18 @@ pub struct Service {
     actions: &'static [&'static str],
 }
 
-#[allow(non_upper_case_globals)] // read as names of services
 impl Service {
     /// Capacity, holds, bookings, tickets.
-    pub const Bookings: Self = Self::new("bookings", &["reserve", "release", "confirm", "offer"]);
+    pub const BOOKINGS: Self = Self::new("bookings", &["reserve", "release", "confirm", "offer"]);
     /// Charges and refunds.
-    pub const Payments: Self = Self::new("payments", &["charge", "refund"]);
+    pub const PAYMENTS: Self = Self::new("payments", &["charge", "refund"]);
     /// E-mail and its like.
-    pub const Notifications: Self = Self::new("notifications", &["send"]);
+    pub const NOTIFICATIONS: Self = Self::new("notifications", &["send"]);
     /// Events and their ticket types.
-    pub const Events: Self = Self::new("events", &["settle"]);
+    pub const EVENTS: Self = Self::new("events", &["settle"]);
 
     /// Every service of the platform that takes commands.
-    pub const ALL: [Self; 4] = [Self::Bookings, Self::Payments, Self::Notifications, Self::Events];
+    pub const ALL: [Self; 4] = [Self::BOOKINGS, Self::PAYMENTS, Self::NOTIFICATIONS, Self::EVENTS];
 
     /// A service of that name (lower case letters, digits and `_`) with these actions; any other is dead-lettered.
     pub const fn new(name: &'static str, actions: &'static [&'static str]) -> Self {
@@ -171,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_command_subject_reads_as_it_is_written() {
-        let subject = command(Service::Bookings, "reserve", 0);
+        let subject = command(Service::BOOKINGS, "reserve", 0);
         assert_eq!(parse_command(&subject), Some(("bookings", "reserve", 0)));
         for bad in ["cmd.bookings.reserve", "cmd.bookings.reserve.x", "cmd.bookings.reserve.0.1", "reply.0"] {
             assert_eq!(parse_command(bad), None, "{bad}");

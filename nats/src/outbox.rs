@@ -198,9 +198,8 @@ impl Relay {
             "WITH lazy AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)),
                   locked AS MATERIALIZED (
                  SELECT id FROM outbox WHERE id = ANY($1) AND sequence IS NULL ORDER BY id FOR UPDATE)
-             UPDATE outbox o SET sequence = u.sequence
-             FROM lazy, locked l JOIN unnest($1::uuid[], $2::bigint[]) AS u (id, sequence) USING (id)
-             WHERE o.id = l.id",
+             UPDATE outbox o SET sequence = u.sequence FROM lazy, unnest($1::uuid[], $2::bigint[]) AS u (id, sequence)
+             WHERE o.id = u.id AND o.sequence IS NULL AND (SELECT count(*) FROM locked) > 0",
         )
         .bind(sent)
         .bind(sequences)

@@ -18,13 +18,13 @@ async fn publish(nats: &Nats, subject: String, payload: &str) -> Result<u64, Pub
 }
 
 fn subject() -> String {
-    subjects::command(Service::Bookings, "reserve", 0)
+    subjects::command(Service::BOOKINGS, "reserve", 0)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_are_updated_and_the_first_sequence_stays() {
     let nats = super::nats().await;
-    let stream = Service::Bookings.stream();
+    let stream = Service::BOOKINGS.stream();
     let before = nats.stream_mark(&stream).await.unwrap().unwrap();
     let larger = StreamLimits { commands: 16 << 20, ..StreamLimits::small() };
     ensure_streams(&nats, &larger).await.unwrap();
@@ -35,13 +35,13 @@ async fn limits_are_updated_and_the_first_sequence_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rule_05_a_late_acknowledgement_takes_nothing_from_a_new_stream() {
+async fn a_late_acknowledgement_takes_nothing_from_a_new_stream() {
     let nats = super::nats().await;
-    let stream = Service::Bookings.stream();
+    let stream = Service::BOOKINGS.stream();
     let spec = ConsumerSpec {
         stream: stream.clone(),
         durable: "bookings".into(),
-        filter: Service::Bookings.commands(),
+        filter: Service::BOOKINGS.commands(),
         ..ConsumerSpec::default()
     };
     let mut pull = Pull::open(nats.clone(), spec, StreamLimits::small(), CancellationToken::new()).await.unwrap();
@@ -67,7 +67,7 @@ async fn what_no_stream_takes_is_refused_not_unknown() {
     let nats = super::nats().await;
     let refused = publish(&nats, "cmd.nobody.act.0".into(), "x").await;
     assert!(matches!(refused, Err(PublishError::Refused(_))), "{refused:?}");
-    nats.jetstream().delete_stream(Service::Bookings.stream()).await.unwrap();
+    nats.jetstream().delete_stream(Service::BOOKINGS.stream()).await.unwrap();
     let refused = publish(&nats, subject(), "x").await;
     assert!(matches!(refused, Err(PublishError::Refused(_))), "{refused:?}");
 }
@@ -81,7 +81,7 @@ async fn a_full_work_queue_refuses_and_keeps_what_it_has() {
         stored += 1;
         assert!(stored < 100, "the stream has a bound");
     }
-    let stream = nats.jetstream().get_stream(Service::Bookings.stream()).await.unwrap();
+    let stream = nats.jetstream().get_stream(Service::BOOKINGS.stream()).await.unwrap();
     assert_eq!(stream.cached_info().state.messages, stored);
     let consumer =
         stream.create_consumer(pull::Config { durable_name: Some("bookings".into()), ..pull::Config::default() });

@@ -25,7 +25,7 @@ struct Clerk {
 }
 
 impl Commands for Clerk {
-    const SERVICE: Service = Service::Notifications;
+    const SERVICE: Service = Service::NOTIFICATIONS;
 
     async fn handle(&self, batch: &[Delivered]) -> Result<Vec<Handled>, Fault> {
         if self.away.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
@@ -91,7 +91,7 @@ async fn poison_is_isolated_by_splitting_and_the_others_proceed() {
     let bodies = ["a", "b", "panic", "c", "broken", "d", "dead", "e"];
     let items: Vec<Item> = bodies.iter().map(|b| item(b)).collect();
     let payload = serde_json::to_vec(&Envelope::new(items.iter().collect::<Vec<_>>())).unwrap();
-    publish(&nats, &subjects::command(Service::Notifications, "send", 0), payload).await;
+    publish(&nats, &subjects::command(Service::NOTIFICATIONS, "send", 0), payload).await;
     let shutdown = work(&nats, Clerk::default());
 
     let answers = answers(&nats, bodies.len()).await;
@@ -140,7 +140,7 @@ async fn rule_09_a_batch_waits_for_its_dependency_and_makes_no_dead_letter() {
     let nats = super::nats().await;
     let (first, second) = (item("first"), item("second"));
     let one = |i: &Item| serde_json::to_vec(&Envelope::new(vec![i])).unwrap();
-    let subject = subjects::command(Service::Notifications, "send", 0);
+    let subject = subjects::command(Service::NOTIFICATIONS, "send", 0);
     publish(&nats, &subject, one(&first)).await;
     let shutdown = work(&nats, Clerk { away: AtomicU32::new(4) });
     assert_eq!(answers(&nats, 1).await[&first.key], Answer::done("\"first\""));

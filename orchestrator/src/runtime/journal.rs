@@ -112,7 +112,8 @@ pub async fn insert(tx: &mut PgConnection, replica: Uuid, writes: &[Write<'_>]) 
 }
 
 /// Stores changed sagas where their version is still the one that was read, and returns those that were stored.
-/// Rows are locked in the order of their ids before they are written (6.9).
+/// Rows are locked in the order of their ids before they are written (6.9); the locks are taken when the count is asked
+/// for, before the first row, and are not joined: that would be quadratic in the batch.
 pub async fn update(tx: &mut PgConnection, replica: Uuid, writes: &[Write<'_>]) -> Result<Vec<SagaId>, sqlx::Error> {
     if writes.is_empty() {
         return Ok(Vec::new());
@@ -123,10 +124,9 @@ pub async fn update(tx: &mut PgConnection, replica: Uuid, writes: &[Write<'_>]) 
         "WITH locked AS MATERIALIZED (SELECT id FROM sagas WHERE id = ANY($2) ORDER BY id FOR UPDATE)
          UPDATE sagas s SET version = s.version + 1, dispatcher = $1, updated_at = u.updated, ended = u.ended,
                 attention = u.attention, state = u.state, step = u.step, body = u.body, history = s.history || u.history
-         FROM locked l JOIN
-              unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::bool[], $6::bool[], $7::text[], $8::text[], $9::text[],
-                     $10::text[]) AS u(id, version, updated, ended, attention, state, step, body, history) ON u.id = l.id
-         WHERE s.id = l.id AND s.version = u.version RETURNING s.id",
+         FROM unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::bool[], $6::bool[], $7::text[], $8::text[], $9::text[],
+                     $10::text[]) AS u(id, version, updated, ended, attention, state, step, body, history)
+         WHERE s.id = u.id AND s.version = u.version AND (SELECT count(*) FROM locked) > 0 RETURNING s.id",
     )
     .bind(replica)
     .bind(c.ids)

@@ -33,7 +33,7 @@ use crate::store::Store;
 use crate::sweep::Sweep;
 
 /// The service's database.
-pub const DATABASE: &str = Service::Bookings.name();
+pub const DATABASE: &str = Service::BOOKINGS.name();
 
 /// Runs the service until shutdown: takes commands, answers queries, frees holds, tells what happened.
 pub async fn run(ctx: Context) -> anyhow::Result<()> {

@@ -28,7 +28,7 @@ use crate::commands::EventCommands;
 use crate::store::Store;
 
 /// Name of the service's database.
-pub const DATABASE: &str = Service::Events.name();
+pub const DATABASE: &str = Service::EVENTS.name();
 
 /// How often what has had its time is deleted.
 const UPKEEP: Duration = Duration::from_secs(3600);

@@ -57,7 +57,7 @@ impl Platform {
     }
 
     async fn ask<A: DeserializeOwned>(&self, name: &str, query: &impl Serialize) -> Result<A, QueryFailure> {
-        self.ctx.nats.query(Service::Events.name(), name, query).await
+        self.ctx.nats.query(Service::EVENTS.name(), name, query).await
     }
 
     async fn create(&self, organizer: CustomerId, details: EventDetails<NewTicketType>) -> Event {
@@ -86,7 +86,7 @@ impl Platform {
             body: serde_json::value::to_raw_value(settle).unwrap(),
         };
         let message = Outgoing {
-            subject: subjects::command(Service::Events, "settle", 0),
+            subject: subjects::command(Service::EVENTS, "settle", 0),
             id: uuid::Uuid::now_v7().to_string(),
             headers: command_headers(REPLIES, None),
             payload: serde_json::to_vec(&Envelope::new(settles.iter().map(item).collect())).unwrap().into(),

@@ -14,9 +14,9 @@ use serde_json::Value;
 /// The service that answers for users and tokens.
 pub const IDENTITY: &str = identity::SERVICE;
 /// The service that answers for events.
-pub const EVENTS: &str = subjects::Service::Events.name();
+pub const EVENTS: &str = subjects::Service::EVENTS.name();
 /// The service that answers for tickets and what is left.
-pub const BOOKINGS: &str = subjects::Service::Bookings.name();
+pub const BOOKINGS: &str = subjects::Service::BOOKINGS.name();
 /// The service that answers for sagas and bookings.
 pub const ORCHESTRATOR: &str = "orchestrator";
 

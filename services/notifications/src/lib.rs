@@ -26,7 +26,7 @@ use crate::mailer::Mailer;
 use crate::store::Store;
 
 /// Name of the service's database.
-pub const DATABASE: &str = Service::Notifications.name();
+pub const DATABASE: &str = Service::NOTIFICATIONS.name();
 
 /// Runs the service until shutdown: takes commands, answers queries, sends mail.
 pub async fn run(ctx: Context) -> anyhow::Result<()> {

@@ -90,7 +90,7 @@ impl Outgoing {
     }
 
     async fn tickets(&self, claim: &Claim, mail: &BookingMail) -> Result<Vec<Ticket>, Failure> {
-        let bookings = Service::Bookings.name();
+        let bookings = Service::BOOKINGS.name();
         let query = TicketsQuery { booking: mail.booking, customer: Some(claim.customer) };
         let tickets: Vec<Ticket> =
             self.nats.query(bookings, TICKETS, &query).await.map_err(|failure| unanswered(bookings, &failure))?;

@@ -73,7 +73,7 @@ impl Stage {
         let body = RawValue::from_string(serde_json::to_string(&send).unwrap()).unwrap();
         let item = Item { key: key.clone(), half: Half::Do, attempt: 1, deadline: None, trace: None, body };
         let message = Outgoing {
-            subject: subjects::command(Service::Notifications, "send", 0),
+            subject: subjects::command(Service::NOTIFICATIONS, "send", 0),
             id: SagaId::fresh().to_string(),
             headers: command_headers(&subjects::reply(0), None),
             payload: serde_json::to_vec(&Envelope::new(vec![item])).unwrap().into(),

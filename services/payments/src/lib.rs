@@ -33,7 +33,7 @@ use crate::recorder::{REPLIES, Recorder, WAITING, send_replies};
 use crate::store::Store;
 
 /// Name of the service's database.
-pub const DATABASE: &str = Service::Payments.name();
+pub const DATABASE: &str = Service::PAYMENTS.name();
 
 /// Runs the service until shutdown: takes commands, drives charges, relays events, answers queries.
 pub async fn run(ctx: Context) -> anyhow::Result<()> {

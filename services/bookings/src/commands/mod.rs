@@ -126,7 +126,7 @@ impl Bookings {
 }
 
 impl Commands for Bookings {
-    const SERVICE: Service = Service::Bookings;
+    const SERVICE: Service = Service::BOOKINGS;
 
     async fn handle(&self, batch: &[Delivered]) -> Result<Vec<Handled>, Fault> {
         let started = Instant::now();

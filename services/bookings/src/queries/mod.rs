@@ -11,7 +11,7 @@ use crate::store::Store;
 
 /// Announces the queries; they are answered once the server runs.
 pub(crate) async fn serve(nats: &Nats, store: Store) -> anyhow::Result<QueryServer> {
-    let mut server = QueryServer::start(nats, Service::Bookings.name(), "Tickets, and what is left of events").await?;
+    let mut server = QueryServer::start(nats, Service::BOOKINGS.name(), "Tickets, and what is left of events").await?;
     tickets::serve(&mut server, store.clone()).await?;
     availability::serve(&mut server, store).await?;
     Ok(server)

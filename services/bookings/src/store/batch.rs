@@ -13,17 +13,13 @@ use super::{Store, rows, writes};
 use crate::allocation::{Changes, Event, Record};
 use crate::tickets::{NewTicket, code};
 
-/// A plan is kept by its connection, also while a table grows from a page to gigabytes within minutes: only what reads
-/// by index is right at both ends. Compiling never pays here.
-const BEGIN: &str = "BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; \
-                     SET LOCAL enable_mergejoin = off; SET LOCAL jit = off";
 /// Most tickets of one statement.
 const TICKETS: usize = 10_000;
 
 impl Store {
     /// Opens a batch, with the locks of its sagas.
     pub async fn begin(&self, sagas: &[SagaId]) -> Result<Batch, sqlx::Error> {
-        let mut tx = self.0.begin_with(BEGIN).await?;
+        let mut tx = self.0.begin().await?;
         lock_sagas(&mut tx, sagas).await?;
         Ok(Batch(tx))
     }

@@ -121,7 +121,7 @@ impl Shop {
             for items in run.chunks(most) {
                 let envelope = Envelope::new(items.iter().map(|sent| sent.item.clone()).collect());
                 messages.push(Outgoing {
-                    subject: subjects::command(Service::Bookings, items[0].action, 0),
+                    subject: subjects::command(Service::BOOKINGS, items[0].action, 0),
                     id: Uuid::new_v4().to_string(),
                     headers: command_headers(REPLY, None),
                     payload: serde_json::to_vec(&envelope).unwrap().into(),
@@ -183,7 +183,7 @@ impl Shop {
     }
 
     async fn query<A: DeserializeOwned>(&self, name: &str, query: &impl Serialize) -> A {
-        self.ctx.nats.query(Service::Bookings.name(), name, query).await.unwrap()
+        self.ctx.nats.query(Service::BOOKINGS.name(), name, query).await.unwrap()
     }
 
     /// Stops the replicas and checks that what is left is sound.

@@ -13,7 +13,7 @@ use crate::Events;
 pub(crate) struct EventCommands(pub Arc<Events>);
 
 impl Commands for EventCommands {
-    const SERVICE: Service = Service::Events;
+    const SERVICE: Service = Service::EVENTS;
 
     async fn handle(&self, batch: &[Delivered]) -> Result<Vec<Handled>, Fault> {
         // The worker hands over actions of the contract only, and `settle` is the only one.

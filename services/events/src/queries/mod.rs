@@ -20,7 +20,7 @@ use crate::lifecycle::Refusal;
 
 /// Announces the queries; they are answered once the server runs.
 pub(crate) async fn serve(nats: &Nats, events: &Arc<Events>) -> anyhow::Result<QueryServer> {
-    let mut server = QueryServer::start(nats, Service::Events.name(), "Events and their ticket types").await?;
+    let mut server = QueryServer::start(nats, Service::EVENTS.name(), "Events and their ticket types").await?;
     let service = events.clone();
     server.endpoint(names::CREATE, move |query| create::answer(service.clone(), query)).await?;
     let service = events.clone();

@@ -25,7 +25,7 @@ impl Notifications {
 }
 
 impl Commands for Notifications {
-    const SERVICE: Service = Service::Notifications;
+    const SERVICE: Service = Service::NOTIFICATIONS;
 
     async fn handle(&self, batch: &[Delivered]) -> Result<Vec<Handled>, Fault> {
         // The worker hands over actions of the contract only, and `send` is the only one.

@@ -9,7 +9,7 @@ use crate::store::Store;
 
 /// Announces the queries; they are answered once the server runs.
 pub(crate) async fn serve(nats: &Nats, store: Store) -> anyhow::Result<QueryServer> {
-    let mut server = QueryServer::start(nats, Service::Notifications.name(), "What was sent to customers").await?;
+    let mut server = QueryServer::start(nats, Service::NOTIFICATIONS.name(), "What was sent to customers").await?;
     deliveries::serve(&mut server, store).await?;
     Ok(server)
 }

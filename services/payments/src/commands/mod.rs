@@ -53,7 +53,7 @@ impl Payments {
 }
 
 impl Commands for Payments {
-    const SERVICE: Service = Service::Payments;
+    const SERVICE: Service = Service::PAYMENTS;
 
     async fn handle(&self, batch: &[Delivered]) -> Result<Vec<Handled>, Fault> {
         let keys: Vec<Key> = batch.iter().map(|command| command.item.key.clone()).collect();

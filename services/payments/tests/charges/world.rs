@@ -151,7 +151,7 @@ impl World {
 
     pub async fn send(&self, action: &str, items: Vec<Item>) {
         let message = Outgoing {
-            subject: subjects::command(Service::Payments, action, 0),
+            subject: subjects::command(Service::PAYMENTS, action, 0),
             id: uuid::Uuid::now_v7().to_string(),
             headers: command_headers(&subjects::reply(0), None),
             payload: json(&Envelope::new(items)),

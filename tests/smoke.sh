@@ -63,7 +63,7 @@ mail_came() {
 mail_came || { echo "no mail for $id"; exit 1; }
 $eventicket saga show "$id"
 for _ in $(seq 1 100); do
-  [ -z "$($eventicket saga ls --state compensating --json | jq -r '.items[]?.id // empty')" ] && break
+  [ -z "$($eventicket saga ls --state compensating --json | jq -r '.[].id')" ] && break
   sleep 0.1
 done
 $eventicket audit

@@ -116,6 +116,7 @@ type Handler = Arc<dyn Fn(Bytes) -> Answering + Send + Sync>;
 /// A service's queries.
 pub struct QueryServer {
     name: String,
+    client: async_nats::Client,
     service: Service,
     endpoints: Vec<(Endpoint, Handler, String)>,
 }
@@ -130,7 +131,12 @@ impl QueryServer {
         let started = builder.start(service, env!("CARGO_PKG_VERSION")).await;
         let started =
             started.map_err(|e| SetupError::new(format!("the micro service {service} cannot be announced"), e))?;
-        Ok(Self { name: service.to_owned(), service: started, endpoints: Vec::new() })
+        Ok(Self {
+            name: service.to_owned(),
+            client: nats.subscriber().clone(),
+            service: started,
+            endpoints: Vec::new(),
+        })
     }
 
     /// Adds a query; it is answered once [`QueryServer::run`] runs.
@@ -147,6 +153,9 @@ impl QueryServer {
         let builder = self.service.endpoint_builder().name(name);
         let added = builder.add(subjects::query(&self.name, name)).await;
         let added = added.map_err(|e| SetupError::new(format!("the query {name} cannot be announced"), e))?;
+        // Whoever is told that the service runs finds it there.
+        let flushed = self.client.flush().await;
+        flushed.map_err(|e| SetupError::new(format!("the query {name} cannot be announced"), e))?;
         let handler = Arc::new(handler);
         let erased: Handler = Arc::new(move |payload: Bytes| -> Answering {
             let handler = handler.clone();

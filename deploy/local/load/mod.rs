@@ -73,7 +73,8 @@ pub async fn run(plan: Plan) -> anyhow::Result<Report> {
         let mut tick = tokio::time::interval(Duration::from_millis(1));
         while sent < total {
             tick.tick().await;
-            let due = (started.elapsed().as_secs_f64() * f64::from(sending.rate)) as u64;
+            // The first one is due at once.
+            let due = (started.elapsed().as_secs_f64() * f64::from(sending.rate)) as u64 + 1;
             while sent < due.min(total) {
                 let intended = started + Duration::from_secs_f64(sent as f64 / f64::from(sending.rate));
                 tokio::spawn(one(sending.clone(), pool.clone(), sent as usize, intended, outcomes.clone()));

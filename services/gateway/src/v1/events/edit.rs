@@ -48,7 +48,7 @@ pub struct EventPatch {
     /// Length of a hold in seconds.
     #[schema(minimum = 1, maximum = 86400)]
     hold_seconds: Option<u32>,
-    /// Most tickets for one customer.
+    /// Most tickets for one customer: not supported yet (422).
     #[schema(minimum = 1)]
     max_per_customer: Option<u32>,
 }

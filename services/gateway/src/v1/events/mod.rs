@@ -49,7 +49,7 @@ pub struct NewEvent {
     /// Length of a hold in seconds; 600 where none.
     #[schema(minimum = 1, maximum = 86400)]
     hold_seconds: Option<u32>,
-    /// Most tickets for one customer; no limit where none.
+    /// Most tickets for one customer: not supported yet (422).
     #[schema(minimum = 1)]
     max_per_customer: Option<u32>,
 }

@@ -1,0 +1,91 @@
+//! What an input means: its saga, its rank among others, its form for the engine, and its answer's address.
+
+use async_nats::Subject;
+use bytes::Bytes;
+use eventicket_contracts::sagas::{ActAnswer, Action};
+use eventicket_contracts::{SagaId, codes};
+use eventicket_saga::{Input, OperatorAction};
+
+use super::intake::Work;
+use super::row::Row;
+
+pub(super) fn conflict_code(illegal: &eventicket_saga::Illegal) -> &'static str {
+    use eventicket_saga::Illegal;
+    match illegal {
+        Illegal::Ended => "ended",
+        Illegal::PastNoReturn => "past_no_return",
+        Illegal::Unwinding => "unwinding",
+        Illegal::NotAwaited(_) => "not_awaited",
+        _ => "conflict",
+    }
+}
+
+/// An answer as it travels, where somebody waits for one.
+pub(super) fn addressed(work: &Work, answer: &impl serde::Serialize) -> Option<(Subject, Bytes)> {
+    let (Work::Start(_, Some(to)) | Work::Act(_, Some(to))) = work else { return None };
+    Some((to.clone(), serde_json::to_vec(answer).unwrap_or_default().into()))
+}
+
+/// Replies before anything else, starts last; what is equal keeps its order.
+pub(super) fn rank(work: &Work) -> u8 {
+    match work {
+        Work::Reply(..) => 0,
+        Work::Start(..) => 2,
+        _ => 1,
+    }
+}
+
+pub(super) fn saga_of(work: &Work) -> Option<SagaId> {
+    Some(match work {
+        Work::Reply(reply, _) => reply.key.saga,
+        Work::Act(act, _) => act.saga,
+        Work::Poke(saga, _) | Work::Adopt(saga) | Work::Probe(saga, _) => *saga,
+        Work::Start(start, _) => start.id,
+    })
+}
+
+/// Another customer's saga is not found.
+pub(super) fn not_yours(work: &Work, row: Option<&Row>) -> Option<ActAnswer> {
+    let Work::Act(act, _) = work else { return None };
+    let owner = act.owner?;
+    (row?.owner != Some(owner)).then_some(ActAnswer::NotFound)
+}
+
+pub(super) fn input_of(work: &Work) -> Option<(SagaId, Input)> {
+    Some(match work {
+        Work::Reply(reply, _) => (reply.key.saga, answer_input(reply)),
+        Work::Act(act, _) => {
+            let input = match &act.action {
+                Action::Cancel => Input::Act {
+                    action: OperatorAction::Cancel { code: codes::CANCELLED.into() },
+                    actor: act.actor.clone(),
+                    reason: act.reason.clone(),
+                },
+                Action::Signal { name, payload } => Input::Signal { name: name.clone(), payload: payload.clone() },
+            };
+            (act.saga, input)
+        }
+        Work::Poke(saga, input) => (*saga, input.clone()),
+        Work::Adopt(saga) => (*saga, Input::Resend),
+        Work::Probe(saga, service) => (*saga, Input::Released { service: service.clone() }),
+        Work::Start(..) => return None,
+    })
+}
+
+fn answer_input(reply: &eventicket_contracts::envelope::Reply) -> Input {
+    use eventicket_contracts::envelope::{Answer as Wire, Half};
+    use eventicket_saga::Answer;
+    let answer = match reply.answer.clone() {
+        Wire::Done(output) => Answer::Done(output),
+        Wire::Rejected(r) => Answer::Rejected { code: r.code, message: r.message },
+        Wire::Pending(output) => Answer::Pending(output),
+        Wire::Retry(code) => Answer::Retry { code },
+        Wire::Expired => Answer::Expired,
+        Wire::Dead(reason) => Answer::Dead { reason },
+    };
+    let half = match reply.half {
+        Half::Do => eventicket_saga::Half::Do,
+        Half::Undo => eventicket_saga::Half::Undo,
+    };
+    Input::Answer { step: reply.key.step.clone(), round: reply.key.round, half, attempt: reply.attempt, answer }
+}

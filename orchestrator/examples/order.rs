@@ -49,12 +49,9 @@ impl Commands for Shop {
     const SERVICE: Service = SHOP;
 
     async fn handle(&self, batch: &[Delivered]) -> Result<Vec<Handled>, Fault> {
-        let answer = |d: &Delivered| {
-            tracing::info!(saga = %d.item.key.saga, "{}", d.action);
-            match (d.action.as_str(), d.item.body.get().contains("\"poor\"")) {
-                ("charge", true) => Answer::rejected("no_cover", "the card has no cover"),
-                _ => Answer::done(&d.action),
-            }
+        let answer = |d: &Delivered| match (d.action.as_str(), d.item.body.get().contains("\"poor\"")) {
+            ("charge", true) => Answer::rejected("no_cover", "the card has no cover"),
+            _ => Answer::done(&d.action),
         };
         Ok(batch.iter().map(|d| Handled::Answer(answer(d))).collect())
     }
@@ -77,9 +74,8 @@ async fn main() -> anyhow::Result<()> {
 
     let mut changes = nats.subscriber().subscribe(subjects::STATUS).await?;
     for customer in ["rich", "poor"] {
-        let (id, input, give_up_at) =
-            (SagaId::fresh(), json!({ "customer": customer }), clock.now().plus(Duration::from_secs(10)));
-        let definition = "order".to_owned();
+        let (id, definition, input) = (SagaId::fresh(), "order".to_owned(), json!({ "customer": customer }));
+        let give_up_at = clock.now().plus(Duration::from_secs(10));
         let start =
             StartSaga { id, definition, owner: None, idempotency: None, event: None, input, give_up_at, trace: None };
         while nats.request::<StartAnswer>(subjects::START, &start, Duration::from_secs(2)).await.is_err() {

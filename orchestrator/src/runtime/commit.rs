@@ -108,8 +108,8 @@ impl Replica {
         }
     }
 
-    /// After a commit without an answer: true where the turn's rows must be read again. A turn is one transaction, so
-    /// one row tells of all.
+    /// After a commit without an answer: false while the journal cannot be read. A turn is one transaction, so one row
+    /// tells of all; the counts are those that stand with it.
     pub(super) async fn reread(&mut self, turn: &Turn) -> bool {
         let Some(id) = turn.changes.changed.iter().next() else { return true };
         let Ok(version) = journal::version(&self.config.pool, *id).await else { return false };
@@ -117,8 +117,7 @@ impl Replica {
         self.counts = counts.as_deref().map(parse).unwrap_or_default();
         let known = self.rows.get(id).map_or(0, |r| r.version);
         if version.unwrap_or(0) > known {
-            // It was stored. What it had to send is found as any other loss: the sagas are taken up again as orphans of
-            // this very turn.
+            // What it had to send is sent when its sagas are adopted, see `forget`.
             tracing::warn!("a commit without an answer had been stored");
         }
         true

@@ -67,6 +67,7 @@ mod tests {
         crate::prometheus::install();
         metrics::counter!("kit_test_total").increment(3);
         metrics::histogram!("kit_test_seconds").record(0.02);
+        metrics::histogram!("kit_test_items").record(100.0);
         let listener = bind_reuseport(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let (ready, shutdown) = (Arc::new(AtomicBool::new(false)), CancellationToken::new());
@@ -81,6 +82,7 @@ mod tests {
         let text = get(address, "/metrics").await;
         assert!(text.contains("kit_test_total 3"), "{text}");
         assert!(text.contains("kit_test_seconds_bucket{le=\"0.025\"} 1"), "{text}");
+        assert!(text.contains("kit_test_items_bucket{le=\"128\"} 1"), "{text}");
 
         shutdown.cancel();
         server.await.unwrap().unwrap();

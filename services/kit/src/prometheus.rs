@@ -3,11 +3,15 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
-/// Upper bounds of histograms, in seconds: all of them are of durations.
+/// Upper bounds of histograms of durations, in seconds.
 const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// Upper bounds of histograms of numbers, as the items of a batch.
+const NUMBERS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 2048.0];
+/// Endings of their names.
+const OF_NUMBERS: [&str; 2] = ["_items", "_inputs"];
 /// How often samples are folded into their buckets, so that memory stays bounded where nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -16,7 +20,11 @@ static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
 /// Installs the recorder that all metrics of the process go to; further calls change nothing.
 pub fn install() {
     HANDLE.get_or_init(|| {
-        let builder = PrometheusBuilder::new().set_buckets(&SECONDS).expect("the list of bounds is not empty");
+        let mut builder = PrometheusBuilder::new().set_buckets(&SECONDS).expect("the list of bounds is not empty");
+        for ending in OF_NUMBERS {
+            let matcher = Matcher::Suffix(ending.to_owned());
+            builder = builder.set_buckets_for_metric(matcher, &NUMBERS).expect("the list of bounds is not empty");
+        }
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
         // Fails only where another recorder was installed first; that one then gets the metrics.

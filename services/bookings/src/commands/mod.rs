@@ -9,7 +9,7 @@ pub mod release;
 pub mod reserve;
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use eventicket_contracts::bookings::{Confirm, Offer, Release, Reserve};
 use eventicket_contracts::envelope::{Answer, Half, Item, Key};
@@ -129,7 +129,6 @@ impl Commands for Bookings {
     const SERVICE: Service = Service::BOOKINGS;
 
     async fn handle(&self, batch: &[Delivered]) -> Result<Vec<Handled>, Fault> {
-        let started = Instant::now();
         let parsed: Vec<Result<Command, Handled>> = batch.iter().map(Command::parse).collect();
         let commands: Vec<&Command> = parsed.iter().filter_map(|command| command.as_ref().ok()).collect();
         let decided = if commands.is_empty() { Vec::new() } else { self.decide(&commands).await? };
@@ -142,9 +141,6 @@ impl Commands for Bookings {
                 None => Handled::Answer(Answer::Retry("not decided".to_owned())),
             },
         });
-        let handled = handled.collect();
-        metrics::histogram!("eventicket_bookings_batch_size").record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
-        metrics::histogram!("eventicket_bookings_batch_duration_seconds").record(started.elapsed().as_secs_f64());
-        Ok(handled)
+        Ok(handled.collect())
     }
 }

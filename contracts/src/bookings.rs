@@ -32,6 +32,10 @@ pub struct ReserveItem {
     pub ticket_type: TicketTypeId,
     /// At least 1.
     pub quantity: u32,
+    /// Labels of the seats, as many as `quantity`; for a numbered type bookings chooses the first free ones where none
+    /// is given, and a type without seats takes none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seats: Vec<String>,
 }
 
 /// The hold, with everything that later steps need, frozen.
@@ -60,6 +64,9 @@ pub struct Line {
     pub quantity: u32,
     /// Price of one.
     pub unit_price: Money,
+    /// Labels of the seats, where the type is numbered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seats: Vec<String>,
 }
 
 /// `bookings.release`: the undo of reserve. Answer: done, with null.
@@ -104,8 +111,11 @@ pub struct Offer {
     /// When it ends.
     #[serde(with = "crate::time::millis")]
     pub ends_at: Timestamp,
-    /// Whether it can be booked.
+    /// Whether it can be booked. Turned off only while nothing is held or sold, `has_bookings` otherwise.
     pub on_sale: bool,
+    /// It will not take place: nothing is held or confirmed any more.
+    #[serde(default)]
+    pub cancelled: bool,
     /// Length of holds; the platform's default where none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_seconds: Option<u32>,
@@ -130,6 +140,9 @@ pub struct OfferedType {
     /// Most of them in one order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_per_order: Option<u32>,
+    /// Labels of all seats in the plan's order, `quantity` of them; empty for general admission.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seats: Vec<String>,
 }
 
 /// The version that is on sale now.
@@ -165,6 +178,10 @@ pub struct Ticket {
     pub ticket_type_id: TicketTypeId,
     /// The type's name when it was booked.
     pub name: String,
+    /// The seat's label, where the type is numbered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "B-12")]
+    pub seat: Option<String>,
     /// When it was made.
     pub issued_at: Timestamp,
 }
@@ -196,6 +213,9 @@ pub struct TypeAvailability {
     pub quantity: u32,
     /// Neither held nor sold.
     pub available: u32,
+    /// Labels of the free seats in the plan's order, where the type is numbered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free_seats: Option<Vec<String>>,
 }
 
 /// Data of `booking.held`. The aggregate of all events about bookings is the booking.

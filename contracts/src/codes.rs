@@ -12,6 +12,14 @@ pub const UNKNOWN_TICKET_TYPE: &str = "unknown_ticket_type";
 pub const ORDER_LIMIT: &str = "order_limit";
 /// More tickets than one customer may hold.
 pub const CUSTOMER_LIMIT: &str = "customer_limit";
+/// A seat is held or sold.
+pub const SEAT_TAKEN: &str = "seat_taken";
+/// No such seat, or seats of a type that has none, or another number of seats than of tickets.
+pub const UNKNOWN_SEAT: &str = "unknown_seat";
+/// The event was cancelled.
+pub const EVENT_CANCELLED: &str = "event_cancelled";
+/// Tickets are held or sold.
+pub const HAS_BOOKINGS: &str = "has_bookings";
 /// The total differs from the one that the client expected.
 pub const PRICE_CHANGED: &str = "price_changed";
 /// Ticket types of different currencies in one booking, or a total beyond measure.
@@ -26,6 +34,12 @@ pub const PAYMENT_DECLINED: &str = "payment_declined";
 pub const PAYMENT_METHOD_INVALID: &str = "payment_method_invalid";
 /// The charge is not one that can be made, as an amount of zero.
 pub const PAYMENT_INVALID: &str = "payment_invalid";
+/// The payment gateway refuses a refund for good.
+pub const REFUND_REFUSED: &str = "refund_refused";
+/// A fence closed the round.
+pub const CLOSED: &str = "closed";
+/// An operator had the saga compensated.
+pub const OPERATOR: &str = "operator";
 /// An undo came first.
 pub const UNDONE: &str = "undone";
 /// The record's retention has passed.
@@ -59,6 +73,10 @@ pub const KEY_REUSED: &str = "key_reused";
 pub const VERSION_CONFLICT: &str = "version_conflict";
 /// Only drafts can be edited, deleted or published.
 pub const NOT_DRAFT: &str = "not_draft";
+/// Bookings still decides on the last change of what is sold.
+pub const CHANGE_PENDING: &str = "change_pending";
+/// It was never on sale, or no longer is.
+pub const NOT_PUBLISHED: &str = "not_published";
 /// The address has an account.
 pub const EMAIL_TAKEN: &str = "email_taken";
 /// No account with this address and password.

@@ -79,6 +79,49 @@ pub enum Half {
     Do,
     /// Its compensation, which may overtake it.
     Undo,
+    /// Closes the round for an operator; the body is a [`Fence`], the output a [`Fenced`].
+    Fence,
+}
+
+/// Body of `<service>.fence`: whatever of the round has not begun is closed, so that a late or replayed command of it is
+/// refused; what has is told. One that is under way is closed, too: what it still brings is given back. Answer: [`Fenced`]
+/// as soon as both ends are known; a repeat of the same fence gets the same answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fence {
+    /// Numbers the fences of a round, from 1; a later one asks anew.
+    pub id: u32,
+    /// The action of the round's do, as `charge`.
+    pub action: String,
+    /// Closes and tells the undo, too.
+    #[serde(default)]
+    pub undo: bool,
+    /// The body of the round's do; null where it cannot be built.
+    #[serde(default)]
+    pub body: Value,
+}
+
+/// What a fence found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fenced {
+    /// The fence's.
+    pub id: u32,
+    /// Of the do.
+    pub effect: Recorded,
+    /// Of the undo, where the fence asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<Recorded>,
+}
+
+/// What is recorded of one half of a round.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recorded {
+    /// It happened, with this output.
+    Done(Value),
+    /// It was refused for good.
+    Rejected(Rejection),
+    /// It had not happened, and will not: the fence, or an undo before it, closed it.
+    Closed,
 }
 
 /// One command in an envelope.

@@ -15,6 +15,8 @@ pub enum EventState {
     Publishing,
     /// On sale.
     Published,
+    /// Taken off sale; can be published again.
+    Stopped,
     /// Will not take place.
     Cancelled,
 }
@@ -30,6 +32,9 @@ pub struct Event {
     pub state: EventState,
     /// Rises with each edit; the ETag.
     pub version: i64,
+    /// The last change of what is sold, while bookings decides on it and where it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<SaleChange>,
     /// Everything that its organizer wrote.
     #[serde(flatten)]
     pub details: EventDetails<TicketType>,
@@ -37,6 +42,17 @@ pub struct Event {
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
+}
+
+/// A change of what is sold: publication, edit, stop or cancellation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct SaleChange {
+    /// The event's version that was offered to bookings.
+    pub version: i64,
+    /// Why it was refused; under way where none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "below_sold")]
+    pub refused: Option<String>,
 }
 
 /// What an organizer writes of an event.
@@ -75,7 +91,6 @@ pub struct EventDetails<T> {
 
 /// Where an event takes place.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Venue {
     /// Its name.
     #[schema(example = "Arena", min_length = 1, max_length = 200)]
@@ -102,7 +117,6 @@ pub struct Venue {
 
 /// A ticket type as it is written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct NewTicketType {
     /// The id of a type that exists, in an edit; a new type where none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,13 +126,17 @@ pub struct NewTicketType {
     pub name: String,
     /// Price of one; zero is free.
     pub price: Money,
-    /// 1 to 10 million.
+    /// 1 to 10 million; the number of seats where the type is numbered.
     #[schema(minimum = 1, maximum = 10_000_000)]
     pub quantity: u32,
     /// Most in one order; no limit where none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub max_per_order: Option<u32>,
+    /// Labels of all seats in the plan's order, each once in the event; general admission where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 10_000, example = json!([]))]
+    pub seats: Vec<String>,
 }
 
 /// A ticket type as it is read.
@@ -135,6 +153,9 @@ pub struct TicketType {
     /// Most in one order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_per_order: Option<u32>,
+    /// Labels of all seats, where the type is numbered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seats: Vec<String>,
 }
 
 /// Query: [`CreateEvent`] to [`Event`]; error `validation` with the fields, `key_reused`.
@@ -143,13 +164,18 @@ pub const CREATE: &str = "create";
 pub const GET: &str = "event";
 /// Query: [`ListEvents`] to [`EventPage`].
 pub const LIST: &str = "list";
-/// Query: [`UpdateEvent`] to `Option<Event>`; errors `version_conflict`, `not_draft`, `validation`.
+/// Query: [`UpdateEvent`] to `Option<Event>`: a draft is changed at once; for what is on sale it writes the row that opens
+/// the saga, whose end shows in [`Event::change`]; errors `version_conflict`, `change_pending`, `event_over`, `validation`.
 pub const UPDATE: &str = "update";
 /// Query: [`OwnEvent`] to `Option<bool>`: deleted; errors `version_conflict`, `not_draft`.
 pub const DELETE: &str = "delete";
 /// Query: [`OwnEvent`] to `Option<Event>`: writes the row that opens the publish saga, and answers at once; errors
-/// `version_conflict`, `event_over`. Publishing what is published changes nothing.
+/// `version_conflict`, `change_pending`, `event_over`. Publishing what is published changes nothing.
 pub const PUBLISH: &str = "publish";
+/// Query: as [`PUBLISH`]: takes it off sale; bookings refuses that with `has_bookings` while tickets are held or sold.
+pub const STOP: &str = "stop";
+/// Query: as [`STOP`], for good; a draft is deleted instead (`not_published`).
+pub const CANCEL: &str = "cancel";
 
 /// Makes a draft.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -211,13 +237,13 @@ pub struct EventCursor {
 /// A page of events.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EventPage {
-    /// The events.
+    /// The events, without the labels of their seats.
     pub items: Vec<Event>,
     /// Where the next page begins.
     pub next: Option<EventCursor>,
 }
 
-/// Edits a draft: fields that are `None` stay.
+/// Edits an event: fields that are `None` stay.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct UpdateEvent {
     /// Which.
@@ -230,7 +256,7 @@ pub struct UpdateEvent {
     pub details: EventDetails<NewTicketType>,
 }
 
-/// Deletes or publishes.
+/// Deletes, publishes, stops or cancels.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OwnEvent {
     /// Which.
@@ -241,16 +267,19 @@ pub struct OwnEvent {
     pub version: Option<i64>,
 }
 
-/// `events.settle`: the publication's end, from its saga. Answer: done, with null.
+/// `events.settle`: bookings has decided on a change of what is sold. Answer: done, with null.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settle {
     /// The event.
     pub event: EventId,
     /// The version that was offered.
     pub version: i64,
+    /// Why it was refused, a stable code; it is sold so where none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
-/// Input of the saga `publish_event`, which the events service starts from a row of its own.
+/// Input of the saga `publish_event`, for publication and every later change, which the events service starts from a row of its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PublishEvent {
     /// What bookings shall sell.

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 /// An amount in minor units (cents) of one currency. Never negative in a price or a total.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Money {
     /// Minor units: 4200 is 42.00.
     #[schema(minimum = 0, example = 4200)]

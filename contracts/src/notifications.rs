@@ -18,8 +18,23 @@ pub struct Send {
 
 /// A booking is confirmed; data: [`BookingMail`].
 pub const BOOKING_CONFIRMED: &str = "booking_confirmed";
+/// A booking that was charged has ended without tickets: what happens to the money; data: [`RefundMail`].
+pub const BOOKING_REFUNDED: &str = "booking_refunded";
 /// The templates that exist; another name is rejected.
-pub const TEMPLATES: [&str; 1] = [BOOKING_CONFIRMED];
+pub const TEMPLATES: [&str; 2] = [BOOKING_CONFIRMED, BOOKING_REFUNDED];
+
+/// What a mail about the money of a failed booking says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RefundMail {
+    /// The booking.
+    pub booking: BookingId,
+    /// The event's title.
+    pub title: String,
+    /// Why there are no tickets, a stable code as `hold_expired`.
+    pub reason: String,
+    /// What was charged and is given back.
+    pub amount: crate::Money,
+}
 
 /// What a mail about a booking says; the tickets themselves are asked of bookings when it leaves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

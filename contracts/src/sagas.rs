@@ -6,12 +6,24 @@ use uuid::Uuid;
 
 use crate::bookings::{Line, ReserveItem};
 use crate::identity::Idempotency;
+use crate::payments::NextAction;
 use crate::{BookingId, CustomerId, EventId, Money, SagaId, Timestamp};
 
 /// Name of the booking saga.
 pub const BOOKING: &str = "booking";
-/// Name of the saga that puts an event on sale.
+/// Name of the saga that puts an event, or a change of it, on sale.
 pub const PUBLISH_EVENT: &str = "publish_event";
+/// Name of the saga that stands for a refund which failed after it had succeeded.
+pub const FAILED_REFUND: &str = "failed_refund";
+/// The signal that a booking's wait for a payment method takes; its payload is a [`PaymentMethod`].
+pub const PAYMENT_METHOD: &str = "payment_method";
+
+/// What the signal [`PAYMENT_METHOD`] brings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PaymentMethod {
+    /// Sealed by the gateway.
+    pub method: String,
+}
 
 /// Core NATS request on [`crate::subjects::START`]; the answer is a [`StartAnswer`], after the commit.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -87,7 +99,7 @@ pub struct Act {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Unwind it.
+    /// Unwind it, as its customer would; refused once the point of no return is dispatched.
     Cancel,
     /// Deliver a signal to its wait.
     Signal {
@@ -95,7 +107,58 @@ pub enum Action {
         name: String,
         /// What it brings.
         payload: Value,
+        /// A repeat with the same key changes nothing and is answered as the first was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        idempotency: Option<Idempotency>,
     },
+    /// Try now what waits for its next attempt, or what gave up.
+    Retry,
+    /// Go on as if the current step had brought this output.
+    Skip {
+        /// The output.
+        #[serde(default)]
+        output: Value,
+    },
+    /// Unwind it from where it stands, also where its point of no return was dead-lettered and has not happened.
+    Compensate,
+    /// Begin no further step.
+    Pause,
+    /// Go on.
+    Resume,
+    /// What the step waits for (its undo that gave up, or a hand) was done by hand.
+    Resolve {
+        /// The step.
+        step: String,
+    },
+    /// Give it up as it stands.
+    Abandon {
+        /// Without waiting for what its services tell of it.
+        #[serde(default)]
+        force: bool,
+    },
+    /// A dead letter of the step was sent again; only a replay says so, and nothing changes by itself.
+    Replayed {
+        /// The step.
+        step: String,
+    },
+}
+
+impl Action {
+    /// As it stands in REST paths and in the history, as `retry`.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Cancel => "cancel",
+            Self::Signal { .. } => "signal",
+            Self::Retry => "retry",
+            Self::Skip { .. } => "skip",
+            Self::Compensate => "compensate",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Resolve { .. } => "resolve",
+            Self::Abandon { .. } => "abandon",
+            Self::Replayed { .. } => "replayed",
+        }
+    }
 }
 
 /// What became of an action.
@@ -106,6 +169,9 @@ pub enum ActAnswer {
     Done {
         /// The definition's view of the saga now.
         view: Value,
+        /// It had been done before, by a request with the same key.
+        #[serde(default)]
+        repeated: bool,
     },
     /// No such saga, or another's.
     NotFound,
@@ -223,6 +289,9 @@ pub struct BookingView {
     /// When the hold ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_expires_at: Option<Timestamp>,
+    /// What the customer has to do for the payment under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_action: Option<NextAction>,
     /// Code of the last decline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_decline: Option<String>,
@@ -244,6 +313,9 @@ pub struct BookedItem {
     /// How many.
     #[schema(minimum = 1)]
     pub quantity: u32,
+    /// The seats that were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seats: Vec<String>,
 }
 
 /// Query: [`GetBooking`] to `Option<BookingView>`.
@@ -256,6 +328,190 @@ pub const LIST_SAGAS: &str = "sagas";
 pub const GET_SAGA: &str = "saga";
 /// Query: [`SagaId`] to `Option<Vec<HistoryEntry>>`, oldest first.
 pub const HISTORY: &str = "history";
+/// Query: [`BulkAct`] to [`BulkAnswer`].
+pub const BULK: &str = "bulk";
+/// Query: null to `Vec<BreakerView>`, by service.
+pub const BREAKERS: &str = "breakers";
+/// Query: [`SetBreaker`] to `Option<BreakerView>`; `None` where no saga calls such a service.
+pub const SET_BREAKER: &str = "set_breaker";
+/// Query: [`ListDeadLetters`] to [`DeadLetterPage`], oldest first.
+pub const DEAD_LETTERS: &str = "dead_letters";
+/// Query: a dead letter's number to `Option<DeadLetterDetail>`.
+pub const DEAD_LETTER: &str = "dead_letter";
+/// Query: [`ReplayDeadLetter`] to `Option<Replayed>`: sent again on the subject that it came on, then taken off the list.
+pub const REPLAY: &str = "replay";
+
+/// Acts on a page of the sagas that a filter finds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BulkAct {
+    /// Which sagas; `limit` and `before` page through them.
+    pub filter: ListSagas,
+    /// What to do.
+    pub action: Action,
+    /// Who acts.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+    /// Tells what would become of each without doing it.
+    pub dry_run: bool,
+}
+
+/// What became of a bulk action's page.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct BulkAnswer {
+    /// One a saga, newest first.
+    pub items: Vec<BulkItem>,
+    /// Where the next page begins, where more sagas match.
+    pub next: Option<SagaId>,
+}
+
+/// What became, or would become, of one saga.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct BulkItem {
+    /// The saga.
+    pub id: SagaId,
+    /// Name of its definition.
+    pub kind: String,
+    /// Its state before.
+    pub state: String,
+    /// `done`, or why not, as `past_no_return`.
+    #[schema(example = "done")]
+    pub outcome: String,
+}
+
+/// A service's breaker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct BreakerView {
+    /// The service whose commands it lets through or holds.
+    #[schema(example = "payments")]
+    pub service: String,
+    /// `closed`, `open` or `half_open`.
+    #[schema(example = "open")]
+    pub state: String,
+    /// `auto`, or `open` or `closed` as an operator set it.
+    #[schema(example = "auto")]
+    pub mode: String,
+    /// When the next probe may go, or the probe under way counts as lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// Sagas that it holds.
+    pub held: u64,
+    /// When it last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_at: Option<Timestamp>,
+    /// Who set it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+    /// Why it was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Sets a breaker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SetBreaker {
+    /// The service.
+    pub service: String,
+    /// To what.
+    pub mode: BreakerMode,
+    /// Who.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// How a breaker is moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BreakerMode {
+    /// Holds everything until it is set otherwise.
+    Open,
+    /// Lets everything through until it is set otherwise.
+    Closed,
+    /// Counts again, from closed.
+    Auto,
+}
+
+/// Reads dead letters.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ListDeadLetters {
+    /// By service.
+    pub service: Option<String>,
+    /// By action.
+    pub action: Option<String>,
+    /// 1 to 100.
+    pub limit: u32,
+    /// Only with a higher number.
+    pub after: Option<u64>,
+}
+
+/// A page of dead letters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeadLetterPage {
+    /// The letters.
+    pub items: Vec<DeadLetter>,
+    /// The last one's number where more follow.
+    pub next: Option<u64>,
+}
+
+/// A message that could not be handled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct DeadLetter {
+    /// Its number.
+    #[schema(example = 1)]
+    pub id: u64,
+    /// The service that could not handle it; `orchestrator` for replies.
+    #[schema(example = "payments")]
+    pub service: String,
+    /// The action.
+    #[schema(example = "charge")]
+    pub action: String,
+    /// Why.
+    pub reason: String,
+    /// The subject that it came on.
+    pub subject: String,
+    /// The sagas that it is about.
+    pub sagas: Vec<SagaId>,
+    /// When it was delivered first.
+    pub first_delivery: Timestamp,
+    /// When it was given up.
+    pub last_delivery: Timestamp,
+    /// How often it was delivered.
+    pub deliveries: u64,
+}
+
+/// A dead letter with its content.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct DeadLetterDetail {
+    /// The same as in lists.
+    #[serde(flatten)]
+    pub letter: DeadLetter,
+    /// The message as text; payment methods in it are sealed.
+    pub payload: String,
+}
+
+/// Sends a dead letter again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReplayDeadLetter {
+    /// Its number.
+    pub id: u64,
+    /// Who.
+    pub actor: String,
+    /// Why; it stands in the history of the letter's sagas.
+    pub reason: String,
+}
+
+/// A dead letter was sent again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Replayed {
+    /// Its number.
+    pub id: u64,
+    /// The subject that it was sent on.
+    pub subject: String,
+    /// The sagas that it is about.
+    pub sagas: Vec<SagaId>,
+}
 
 /// Reads one booking.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -295,7 +551,9 @@ pub struct ListSagas {
     pub from: Option<Timestamp>,
     /// Started before.
     pub to: Option<Timestamp>,
-    /// 1 to 100.
+    /// A whole idempotency key, or else how an id begins.
+    pub q: Option<String>,
+    /// 1 to 100; in bulk 1 to 500.
     pub limit: u32,
     /// Only older than this one.
     pub before: Option<SagaId>,

@@ -12,13 +12,13 @@ pub struct Service {
 
 impl Service {
     /// Capacity, holds, bookings, tickets.
-    pub const BOOKINGS: Self = Self::new("bookings", &["reserve", "release", "confirm", "offer"]);
+    pub const BOOKINGS: Self = Self::new("bookings", &["reserve", "release", "confirm", "offer", FENCE]);
     /// Charges and refunds.
-    pub const PAYMENTS: Self = Self::new("payments", &["charge", "refund"]);
+    pub const PAYMENTS: Self = Self::new("payments", &["charge", "refund", FENCE]);
     /// E-mail and its like.
-    pub const NOTIFICATIONS: Self = Self::new("notifications", &["send"]);
+    pub const NOTIFICATIONS: Self = Self::new("notifications", &["send", FENCE]);
     /// Events and their ticket types.
-    pub const EVENTS: Self = Self::new("events", &["settle"]);
+    pub const EVENTS: Self = Self::new("events", &["settle", FENCE]);
 
     /// Every service of the platform that takes commands.
     pub const ALL: [Self; 4] = [Self::BOOKINGS, Self::PAYMENTS, Self::NOTIFICATIONS, Self::EVENTS];
@@ -65,6 +65,8 @@ impl AsRef<str> for Service {
     }
 }
 
+/// The action that every service of the platform has: it closes a round for good, see [`crate::envelope::Fence`].
+pub const FENCE: &str = "fence";
 /// Shards of a command stream.
 pub const SHARDS: u32 = 1;
 /// What the name of each command stream begins with.
@@ -142,7 +144,7 @@ pub fn query(service: &str, name: &str) -> String {
 
 /// Core NATS request that starts a saga; its answer comes after the commit.
 pub const START: &str = "orc.start";
-/// Core NATS request that cancels or signals a saga.
+/// Core NATS request that acts on a saga.
 pub const ACT: &str = "orc.act";
 /// Core NATS broadcast of changes of status, [`crate::sagas::StatusChange`]s in an array.
 pub const STATUS: &str = "orc.status";

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use eventicket_contracts::events::{
     self, CreateEvent, Event, EventDetails, EventState, GetEvent, NewTicketType, OwnEvent, Venue, Viewer,
 };
@@ -34,7 +34,7 @@ pub const USERS: [(&str, &str, Role); 4] = [
     ("operator@demo.test", "Otto Operator", Role::Operator),
 ];
 
-/// An event in days from today, at an hour of UTC, with ticket types of name, cents and number.
+/// An event in days from today, at an hour of UTC.
 struct Demo {
     title: &'static str,
     description: &'static str,
@@ -43,8 +43,27 @@ struct Demo {
     day: i64,
     hour: i64,
     minutes: i64,
+    /// Ticket types of name, cents, rows of a letter each, and seats a row.
+    numbered: &'static [(&'static str, i64, &'static str, u32)],
+    /// Ticket types of name, cents and number.
     types: &'static [(&'static str, i64, u32)],
+    /// Most tickets for one customer.
+    max_per_customer: Option<u32>,
 }
+
+/// What most events are: without seats and limits.
+const PLAIN: Demo = Demo {
+    title: "",
+    description: "",
+    category: "",
+    venue: ("", "", "", ""),
+    day: 0,
+    hour: 0,
+    minutes: 0,
+    numbered: &[],
+    types: &[],
+    max_per_customer: None,
+};
 
 const EVENTS: [Demo; 12] = [
     Demo {
@@ -56,6 +75,8 @@ const EVENTS: [Demo; 12] = [
         hour: 18,
         minutes: 150,
         types: &[("Standing", 5_900, 8_000), ("Seated", 7_900, 4_000), ("Front of stage", 12_900, 500)],
+        max_per_customer: Some(8),
+        ..PLAIN
     },
     Demo {
         title: "City Philharmonic: Mahler's Second",
@@ -66,6 +87,7 @@ const EVENTS: [Demo; 12] = [
         hour: 18,
         minutes: 110,
         types: &[("Stalls", 8_400, 700), ("Balcony", 5_200, 500), ("Standing", 1_500, 150)],
+        ..PLAIN
     },
     Demo {
         title: "Midsummer Night Jazz",
@@ -76,6 +98,7 @@ const EVENTS: [Demo; 12] = [
         hour: 17,
         minutes: 240,
         types: &[("Adult", 2_900, 900), ("Student", 1_900, 300)],
+        ..PLAIN
     },
     Demo {
         title: "Rovers v. Athletic: Cup Semi-final",
@@ -86,6 +109,7 @@ const EVENTS: [Demo; 12] = [
         hour: 19,
         minutes: 120,
         types: &[("Home end", 3_200, 12_000), ("Away end", 3_200, 3_000), ("Main stand", 5_500, 9_000)],
+        ..PLAIN
     },
     Demo {
         title: "Harbour Sharks v. Ice Wolves",
@@ -96,6 +120,7 @@ const EVENTS: [Demo; 12] = [
         hour: 18,
         minutes: 150,
         types: &[("Curve", 1_800, 2_500), ("Side", 2_800, 3_500)],
+        ..PLAIN
     },
     Demo {
         title: "Women's Volleyball: League Final",
@@ -106,6 +131,7 @@ const EVENTS: [Demo; 12] = [
         hour: 16,
         minutes: 180,
         types: &[("Adult", 1_600, 1_800), ("Child", 600, 600)],
+        ..PLAIN
     },
     Demo {
         title: "Sourdough for Beginners",
@@ -116,6 +142,7 @@ const EVENTS: [Demo; 12] = [
         hour: 8,
         minutes: 300,
         types: &[("Place", 8_900, 12)],
+        ..PLAIN
     },
     Demo {
         title: "Repair Café: Bring What Broke",
@@ -126,6 +153,7 @@ const EVENTS: [Demo; 12] = [
         hour: 9,
         minutes: 240,
         types: &[("Free place", 0, 120)],
+        ..PLAIN
     },
     Demo {
         title: "Watercolour by the River",
@@ -136,6 +164,7 @@ const EVENTS: [Demo; 12] = [
         hour: 12,
         minutes: 210,
         types: &[("With material", 6_500, 18), ("Own material", 4_500, 6)],
+        ..PLAIN
     },
     Demo {
         title: "The Government Inspector",
@@ -145,7 +174,9 @@ const EVENTS: [Demo; 12] = [
         day: 20,
         hour: 17,
         minutes: 140,
-        types: &[("Category A", 4_800, 220), ("Category B", 3_400, 260), ("Category C", 1_900, 120)],
+        numbered: &[("Category A", 4_800, "ABCD", 12), ("Category B", 3_400, "EFGH", 12)],
+        types: &[("Standing", 1_500, 40)],
+        ..PLAIN
     },
     Demo {
         title: "Twelfth Night, Outdoors",
@@ -156,6 +187,7 @@ const EVENTS: [Demo; 12] = [
         hour: 18,
         minutes: 165,
         types: &[("Front", 3_900, 150), ("Back", 2_400, 250)],
+        ..PLAIN
     },
     Demo {
         title: "The Small Stage: Night of Monologues",
@@ -166,6 +198,7 @@ const EVENTS: [Demo; 12] = [
         hour: 19,
         minutes: 90,
         types: &[("Chair", 2_200, 40)],
+        ..PLAIN
     },
 ];
 
@@ -212,8 +245,12 @@ async fn sell(nats: &Nats, organizer: CustomerId, number: usize, demo: &Demo) ->
     let published = async {
         loop {
             let event: Option<Event> = nats.query(service, events::GET, &GetEvent { id, viewer }).await?;
-            if event.is_some_and(|event| event.state == EventState::Published) {
+            let event = event.context("it is gone")?;
+            if event.state == EventState::Published {
                 return anyhow::Ok(());
+            }
+            if let Some(code) = event.change.and_then(|change| change.refused) {
+                bail!("its publication was refused: {code}");
             }
             tokio::time::sleep(POLL).await;
         }
@@ -225,13 +262,20 @@ fn details(demo: &Demo, now: Timestamp) -> EventDetails<NewTicketType> {
     let today = now.millis() - now.millis().rem_euclid(DAY_MS);
     let starts_at = today + demo.day * DAY_MS + demo.hour * 60 * MINUTE_MS;
     let (name, address, city, country) = demo.venue;
-    let ticket_type = |&(name, cents, quantity): &(&str, i64, u32)| NewTicketType {
+    let ticket_type = |name: &str, cents, quantity, seats| NewTicketType {
         id: None,
         name: name.into(),
         price: Money { amount: cents, currency: Currency::EUR },
         quantity,
         max_per_order: None,
+        seats,
     };
+    let numbered = demo.numbered.iter().map(|&(name, cents, rows, width)| {
+        let seats: Vec<String> =
+            rows.chars().flat_map(|row| (1..=width).map(move |seat| format!("{row}-{seat}"))).collect();
+        ticket_type(name, cents, seats.len() as u32, seats)
+    });
+    let general = demo.types.iter().map(|&(name, cents, number)| ticket_type(name, cents, number, Vec::new()));
     EventDetails {
         title: demo.title.into(),
         description: demo.description.into(),
@@ -247,9 +291,9 @@ fn details(demo: &Demo, now: Timestamp) -> EventDetails<NewTicketType> {
             latitude: None,
             longitude: None,
         },
-        ticket_types: demo.types.iter().map(ticket_type).collect(),
+        ticket_types: numbered.chain(general).collect(),
         hold_seconds: None,
-        max_per_customer: None,
+        max_per_customer: demo.max_per_customer,
     }
 }
 
@@ -267,5 +311,16 @@ mod tests {
         assert!(EVENTS.iter().any(|demo| demo.types.iter().map(|(_, _, number)| number).sum::<u32>() <= 40));
         let details = details(&EVENTS[0], Timestamp(1_795_514_400_123));
         assert_eq!(details.starts_at.to_string(), "2026-12-18T18:00:00.000Z");
+        assert_eq!(EVENTS.iter().filter(|demo| demo.max_per_customer.is_some()).count(), 1);
+    }
+
+    #[test]
+    fn a_theatre_has_a_seat_plan_and_room_to_stand() {
+        let demo = EVENTS.iter().find(|demo| !demo.numbered.is_empty()).unwrap();
+        let kinds = details(demo, Timestamp(0)).ticket_types;
+        let seats: Vec<&str> = kinds.iter().flat_map(|kind| &kind.seats).map(String::as_str).collect();
+        assert_eq!((demo.category, seats.len(), seats[0], seats[95]), ("theatre", 96, "A-1", "H-12"));
+        let rows: Vec<_> = kinds.iter().map(|kind| (kind.name.as_str(), kind.quantity, kind.seats.len())).collect();
+        assert_eq!(rows, [("Category A", 48, 48), ("Category B", 48, 48), ("Standing", 40, 0)]);
     }
 }

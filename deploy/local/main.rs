@@ -15,7 +15,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{audit, customers, doctor, load as load_command, mail, migrate, openapi, saga, serve, up};
+use crate::commands::{
+    audit, breaker, customers, dead, doctor, load as load_command, mail, migrate, openapi, saga, serve, up,
+};
 
 /// A quarter of the CPU of a booking went to the C library's allocator (measured with perf); this one takes a third of that.
 #[global_allocator]
@@ -37,6 +39,8 @@ enum Command {
     Serve(serve::Args),
     Audit(audit::Args),
     Saga(saga::Args),
+    Breaker(breaker::Args),
+    Dead(dead::Args),
     Mail(mail::Args),
     Doctor(doctor::Args),
     Load(load_command::Args),
@@ -55,6 +59,8 @@ async fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args, &home).await,
         Command::Audit(args) => audit::run(args, &home).await,
         Command::Saga(args) => saga::run(args, &home).await,
+        Command::Breaker(args) => breaker::run(args, &home).await,
+        Command::Dead(args) => dead::run(args, &home).await,
         Command::Mail(args) => mail::run(args, &home).await,
         Command::Doctor(args) => doctor::run(args, &home).await,
         Command::Customers(args) => customers::run(args, &home).await,

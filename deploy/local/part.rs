@@ -1,6 +1,6 @@
 //! The parts that the platform runs.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -76,14 +76,19 @@ impl Part {
     }
 }
 
-/// Runs the mock payment gateway where the settings look for one, with its ledger in the folder.
+/// Runs the mock payment gateway where the settings look for one, with its ledger in the folder. It sends webhooks where
+/// payments listens for them.
 ///
 /// # Errors
 /// The address is not of this machine or taken; the ledger cannot be read or written.
 pub async fn mock_gateway(settings: &Settings, data: PathBuf, shutdown: CancellationToken) -> anyhow::Result<()> {
     let listen = address(&settings.payment_gateway_url).context("EVENTICKET_PAYMENT_GATEWAY_URL")?;
     let key = settings.payment_gateway_key.clone();
-    let config = eventicket_mock_gateway::Config { listen, data, key, latency: Duration::ZERO };
+    let webhooks = settings.payment_webhook_listen.map(|at| eventicket_mock_gateway::Webhooks {
+        url: format!("{}{}", local_url(at), eventicket_payments::WEBHOOKS),
+        secret: settings.payment_webhook_secret.clone(),
+    });
+    let config = eventicket_mock_gateway::Config { listen, data, key, latency: Duration::ZERO, webhooks };
     eventicket_mock_gateway::run(config, shutdown).await
 }
 
@@ -96,6 +101,12 @@ pub async fn mailbox(settings: &Settings, folder: PathBuf, shutdown: Cancellatio
     let mailbox = Mailbox::bind(listen, folder).await.with_context(|| format!("the mailbox at {listen}"))?;
     mailbox.run(shutdown).await;
     Ok(())
+}
+
+/// How the address is reached from this machine.
+pub fn local_url(address: SocketAddr) -> String {
+    let host = if address.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { address.ip() };
+    format!("http://{}", SocketAddr::new(host, address.port()))
 }
 
 fn address(url: &str) -> anyhow::Result<SocketAddr> {

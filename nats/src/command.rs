@@ -1,5 +1,6 @@
 //! What a service implements to take commands.
 
+use std::any::Any;
 use std::future::Future;
 
 use eventicket_contracts::envelope::{Answer, Item};
@@ -52,6 +53,15 @@ pub enum Fault {
     /// Something in the batch cannot be handled: it is split until that stands alone.
     #[error("{0}")]
     Broken(String),
+}
+
+impl Fault {
+    /// A panic, which breaks what it was caught in.
+    pub fn of_panic(panic: &(dyn Any + Send)) -> Self {
+        let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        Self::Broken(format!("panicked: {}", text.unwrap_or_else(|| "without a message".into())))
+    }
 }
 
 /// Only what the data is to blame for breaks a batch (rule 9): a restart of PostgreSQL, or a table that is not there yet,

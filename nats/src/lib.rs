@@ -24,7 +24,7 @@ pub mod worker;
 
 pub use command::{Commands, Delivered, Fault, Handled, decode};
 pub use connection::{ConnectError, Nats};
-pub use dead::{DeadLetterError, dead_letter};
+pub use dead::{DeadLetterError, Letter, LettersError, dead_item, dead_letter};
 pub use error::SetupError;
 pub use publish::{Outgoing, PublishError, command_headers};
 pub use pull::{ConsumerSpec, Message, Pull};

@@ -4,7 +4,6 @@
 //! A batch that cannot be handled is split until the poison stands alone; that item is dead-lettered with its reason and
 //! answered `dead`, and the others proceed. An envelope is acknowledged when each of its items is handled.
 
-use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +11,14 @@ use std::time::Duration;
 use eventicket_contracts::Clock;
 use eventicket_contracts::envelope::{Answer, Envelope, Item, Reply, VERSION};
 use eventicket_contracts::subjects;
+use eventicket_planted::Fault as Planted;
 use futures::FutureExt;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::command::{Commands, Delivered, Fault, Handled};
-use crate::dead::{dead_letter, dead_part};
-use crate::publish::{envelope_of, reply_messages};
+use crate::dead::{dead_item, dead_letter};
+use crate::publish::reply_messages;
 use crate::pull::{ConsumerSpec, Message, Pull};
 use crate::trace::BatchSpans;
 use crate::{Nats, SetupError, StreamLimits};
@@ -207,7 +207,8 @@ async fn attempt<C: Commands>(
                 return Some(Err(format!("{} of {} items were answered", handled.len(), batch.len())));
             }
             Ok(Err(Fault::Broken(reason))) => return Some(Err(reason)),
-            Err(panic) => return Some(Err(format!("panicked: {}", text(&*panic)))),
+            Err(panic) => return Some(Err(Fault::of_panic(&*panic).to_string())),
+            Ok(Err(Fault::Transient(reason))) if Planted::FaultsAreSplit.is_planted() => return Some(Err(reason)),
             Ok(Err(Fault::Transient(reason))) => {
                 tracing::warn!(service = C::SERVICE.name(), reason, items = batch.len(), "a batch is tried again");
                 shutdown.run_until_cancelled(tokio::time::sleep(delay)).await?;
@@ -215,11 +216,6 @@ async fn attempt<C: Commands>(
             }
         }
     }
-}
-
-fn text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".into())
 }
 
 /// Dead-letters what must be, sends the replies, acknowledges. A letter of which something was not stored comes again.
@@ -237,9 +233,8 @@ async fn finish<C: Commands>(nats: &Nats, done: Done) {
                 Handled::Answer(answer) => replies.push(reply(delivered, answer.clone(), trace)),
                 Handled::Later => {}
                 Handled::Dead(reason) => {
-                    let part = envelope_of(&delivered.item);
                     let (service, action) = (C::SERVICE.name(), &delivered.action);
-                    match dead_part(nats, service, action, &letter.message, part, reason).await {
+                    match dead_item(nats, service, action, &letter.message, &delivered.item, reason).await {
                         Ok(()) => replies.push(reply(delivered, Answer::Dead(reason.clone()), trace)),
                         Err(error) => {
                             tracing::warn!(%error, "the envelope comes again");

@@ -67,7 +67,9 @@ async fn main() -> anyhow::Result<()> {
     let may_call = |service: &str, action: &str| service == SHOP.name() && SHOP.actions().contains(&action);
     let catalogue = Arc::new(Catalogue::new(vec![order()], may_call)?);
     let (nats, limits, clock) = (ctx.nats.clone(), ctx.limits.clone(), Clock::system());
-    let config = runtime::Config { pool, nats: nats.clone(), limits: limits.clone(), clock: clock.clone(), catalogue };
+    let bound = runtime::admission::Bound::default();
+    let config =
+        runtime::Config { pool, nats: nats.clone(), limits: limits.clone(), clock: clock.clone(), catalogue, bound };
     let orchestrator = tokio::spawn(runtime::run(config, ctx.shutdown.clone()));
     let limits = WorkerLimits { limits, ..WorkerLimits::default() };
     let shop = tokio::spawn(run_worker(nats.clone(), Arc::new(Shop), limits, clock.clone(), ctx.shutdown.clone()));

@@ -24,10 +24,13 @@ CREATE TABLE sagas (
     history            text    NOT NULL   -- eventicket_saga::Entry as JSON, one a line
 ) WITH (fillfactor = 35, toast_tuple_target = 8160, autovacuum_vacuum_scale_factor = 0.05);
 
-CREATE UNIQUE INDEX sagas_idempotency ON sagas (owner, idempotency_key) WHERE idempotency_key IS NOT NULL;
+-- The key first: operators look for it without its owner.
+CREATE UNIQUE INDEX sagas_idempotency ON sagas (idempotency_key, owner) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX sagas_owner ON sagas (owner, id);
 CREATE INDEX sagas_event ON sagas (event, id);
 CREATE INDEX sagas_unfinished ON sagas (id) WHERE NOT ended;
+-- Few sagas are ever marked, and the others are neither in it nor moved by it.
+CREATE INDEX sagas_attention ON sagas (id) WHERE attention;
 
 -- The orchestrator's replicas; a name is used for one life of a process.
 CREATE TABLE replicas (
@@ -39,7 +42,10 @@ CREATE TABLE replicas (
 -- Breakers by target service, shared by all replicas.
 CREATE TABLE breakers (
     service    text   PRIMARY KEY,
-    state      text   NOT NULL,  -- eventicket_saga::breaker::State as JSON
+    mode       text   NOT NULL,  -- auto, or open or closed where an operator forces it
+    state      text   NOT NULL,  -- eventicket_saga::breaker::State as JSON, closed where it is forced
     version    bigint NOT NULL,
-    changed_at bigint NOT NULL
+    changed_at bigint NOT NULL,
+    actor      text,             -- who set the mode
+    reason     text              -- and why
 );

@@ -2,7 +2,7 @@
 //!
 //! * [`sagas`]: what it drives, one saga a file.
 //! * [`runtime`]: how: journal, intake, dispatch, timers, recovery around the pure core of `eventicket-saga`.
-//! * [`api`]: what it tells.
+//! * [`api`]: what it tells, and what operators have it do.
 
 pub mod api;
 pub mod runtime;
@@ -22,7 +22,12 @@ pub const DATABASE: &str = "orchestrator";
 pub async fn run(ctx: Context) -> anyhow::Result<()> {
     let pool = eventicket_kit::database(&ctx.settings, DATABASE, &runtime::journal::MIGRATOR).await?;
     let catalogue = Arc::new(sagas::catalogue()?);
-    let reader = api::Reader { pool: pool.clone(), catalogue: catalogue.clone() };
+    let reader = api::Reader {
+        pool: pool.clone(),
+        catalogue: catalogue.clone(),
+        nats: ctx.nats.clone(),
+        clock: ctx.clock.clone(),
+    };
     let queries = tokio::spawn(api::server(&ctx.nats, reader).await?.run(ctx.shutdown.clone()));
     let config = runtime::Config {
         pool,
@@ -30,6 +35,7 @@ pub async fn run(ctx: Context) -> anyhow::Result<()> {
         limits: ctx.limits.clone(),
         clock: ctx.clock.clone(),
         catalogue,
+        bound: runtime::admission::Bound::default(),
     };
     let keeper = eventicket_nats::keep_streams(ctx.nats.clone(), ctx.limits.clone(), ctx.shutdown.clone());
     let keeping = tokio::spawn(keeper);

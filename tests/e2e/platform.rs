@@ -17,7 +17,7 @@ use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
 /// A hang is told after this.
 pub const GUARD: Duration = Duration::from_secs(120);
 /// Between two looks at something that tells nobody.
-const LOOK: Duration = Duration::from_millis(100);
+pub const LOOK: Duration = Duration::from_millis(100);
 
 static ONE_AT_A_TIME: std::sync::LazyLock<Arc<Turn<()>>> = std::sync::LazyLock::new(Arc::default);
 
@@ -118,6 +118,58 @@ impl Platform {
         serde_json::from_slice(&text).unwrap()
     }
 
+    /// Changes settings of the mock payment gateway, and returns all of them.
+    pub async fn payment_gateway(&self, settings: Value) -> Value {
+        let secrets = std::fs::read(self.folder().join("secrets.json")).unwrap();
+        let secrets: Value = serde_json::from_slice(&secrets).unwrap();
+        let url = format!("{}/test/settings", text(&self.about()["payment_gateway_url"]));
+        let request = self.http.post(url).bearer_auth(text(&secrets["payment_gateway_key"])).json(&settings);
+        request.send().await.unwrap().error_for_status().unwrap().json().await.unwrap()
+    }
+
+    /// Pays for a booking that waits for it, or tries to.
+    pub async fn pay(&self, token: &str, key: &str, booking: &Value, method: &str) -> Response {
+        let url = format!("{}/v1/bookings/{}/payment", self.url, text(&booking["id"]));
+        let request = self.http.post(url).bearer_auth(token).header("idempotency-key", key);
+        request.header("prefer", "wait=20").json(&json!({"payment_method": method})).send().await.unwrap()
+    }
+
+    /// A POST with a body; the status and what was answered.
+    pub async fn post(&self, token: &str, path: &str, body: Value) -> (u16, Value) {
+        let request = self.http.post(format!("{}{path}", self.url)).bearer_auth(token).json(&body);
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap_or_default())
+    }
+
+    /// A saga with its steps, as operators see it.
+    pub async fn saga(&self, id: &str) -> Value {
+        self.get(&self.login("operator@demo.test").await, &format!("/v1/sagas/{id}")).await
+    }
+
+    /// What happened to a saga, as `<what> <step>`, with actor and reason where somebody acted.
+    pub async fn history(&self, id: &str) -> Vec<String> {
+        let history = self.get(&self.login("operator@demo.test").await, &format!("/v1/sagas/{id}/history")).await;
+        let words = |entry: &Value| {
+            let words = ["what", "step", "actor", "reason"].map(|name| entry[name].as_str().unwrap_or_default());
+            words.join(" ").trim().to_owned()
+        };
+        history["items"].as_array().unwrap_or(&Vec::new()).iter().map(words).collect()
+    }
+
+    /// Waits until a saga is marked for an operator at the step.
+    pub async fn marked(&self, id: &str, step: &str) {
+        self.until(&format!("{id} is marked at {step}"), async || {
+            let saga = self.saga(id).await;
+            saga["attention"].as_array().is_some_and(|marks| marks.iter().any(|mark| mark["step"] == step))
+        })
+        .await;
+    }
+
+    /// One of its logs.
+    pub fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder().join("logs").join(name)).unwrap()
+    }
+
     /// The private nats-server's folder.
     pub fn nats_folder(&self) -> PathBuf {
         self.folder().join("nats")
@@ -213,16 +265,20 @@ impl Platform {
 
     /// A published event of one ticket type; its id and the type's.
     pub async fn event(&self, quantity: u32, price: i64, hold_seconds: Option<u32>) -> (String, String) {
+        self.event_with(price, json!({"quantity": quantity}), json!({"hold_seconds": hold_seconds})).await
+    }
+
+    /// The same with further fields of the ticket type and of the event.
+    pub async fn event_with(&self, price: i64, kind: Value, fields: Value) -> (String, String) {
         let organizer = self.login("organizer@demo.test").await;
         let mut event = json!({
             "title": "Test", "description": "", "category": "concert", "timezone": "Europe/Vienna",
             "starts_at": "2099-06-12T18:00:00Z", "ends_at": "2099-06-12T21:00:00Z",
             "venue": {"name": "Arena", "city": "Vienna", "country": "AT"},
-            "ticket_types": [{"name": "Any", "price": {"amount": price, "currency": "EUR"}, "quantity": quantity}],
+            "ticket_types": [{"name": "Any", "price": {"amount": price, "currency": "EUR"}}],
         });
-        if let Some(seconds) = hold_seconds {
-            event["hold_seconds"] = seconds.into();
-        }
+        extend(&mut event["ticket_types"][0], kind);
+        extend(&mut event, fields);
         let made = self.http.post(format!("{}/v1/events", self.url)).bearer_auth(&organizer).json(&event);
         let made: Value = made.send().await.unwrap().error_for_status().unwrap().json().await.unwrap();
         let (id, kind) = (text(&made["id"]), text(&made["ticket_types"][0]["id"]));
@@ -243,20 +299,26 @@ impl Platform {
 
     /// A request that books.
     pub fn booking(&self, token: &str, key: &str, event: &(String, String), method: Option<&str>) -> RequestBuilder {
-        let mut body = json!({"event_id": event.0, "items": [{"ticket_type_id": event.1, "quantity": 1}]});
-        if let Some(method) = method {
-            body["payment_method"] = method.into();
-        }
+        self.order(token, key, &order(event, method))
+    }
+
+    /// A request that books what the body says.
+    pub fn order(&self, token: &str, key: &str, body: &Value) -> RequestBuilder {
         let request = self.http.post(format!("{}/v1/bookings", self.url)).bearer_auth(token);
-        request.header("idempotency-key", key).header("prefer", "wait=20").json(&body)
+        request.header("idempotency-key", key).header("prefer", "wait=20").json(body)
     }
 
     /// Books, repeating with the same key what is refused for now or has no answer; the booking when it is accepted.
     pub async fn book(&self, token: &str, key: &str, event: &(String, String), method: Option<&str>) -> Value {
+        self.accepted(token, key, &order(event, method)).await
+    }
+
+    /// The same with any body.
+    pub async fn accepted(&self, token: &str, key: &str, body: &Value) -> Value {
         let started = Instant::now();
         loop {
             assert!(started.elapsed() < GUARD, "a booking is accepted");
-            match self.booking(token, key, event, method).send().await {
+            match self.order(token, key, body).send().await {
                 Ok(answer) if answer.status() == StatusCode::ACCEPTED => match answer.json().await {
                     Ok(booking) => return booking,
                     Err(_) => tokio::time::sleep(LOOK).await,
@@ -329,6 +391,23 @@ impl Drop for Platform {
                 eprintln!("--- {}\n{}", log.path().display(), tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
             }
         }
+    }
+}
+
+/// One ticket.
+pub fn order(event: &(String, String), method: Option<&str>) -> Value {
+    let mut body = json!({"event_id": event.0, "items": [{"ticket_type_id": event.1, "quantity": 1}]});
+    if let Some(method) = method {
+        body["payment_method"] = method.into();
+    }
+    body
+}
+
+/// Sets fields; null leaves one out.
+fn extend(object: &mut Value, fields: Value) {
+    let Value::Object(fields) = fields else { panic!("an object, not {fields}") };
+    for (name, value) in fields.into_iter().filter(|(_, value)| !value.is_null()) {
+        object[name] = value;
     }
 }
 

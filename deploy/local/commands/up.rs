@@ -1,7 +1,7 @@
 //! `eventicket up`: the whole platform on one machine.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fleet::{self, Fleet, Plan, free_address, ledger, mails, open_log};
 use crate::interrupts::Interrupts;
-use crate::part::Part;
+use crate::part::{Part, local_url};
 use crate::platform::Platform;
 use crate::secrets::Secrets;
 use crate::{demo, output};
@@ -151,6 +151,8 @@ async fn start_parts(
     let mock_gateway = given("EVENTICKET_PAYMENT_GATEWAY_URL").is_none();
     if mock_gateway {
         settings.payment_gateway_url = format!("http://{}", free_address()?);
+        // All replicas of payments share it.
+        settings.payment_webhook_listen = Some(settings.payment_webhook_listen.map_or_else(free_address, Ok)?);
     }
     let mailbox = given("EVENTICKET_SMTP_URL").is_none();
     if mailbox {
@@ -276,12 +278,6 @@ fn check_free(address: SocketAddr) -> anyhow::Result<SocketAddr> {
             Err(error).with_context(|| format!("cannot listen on {address}: choose another port with --port"))
         }
     }
-}
-
-/// How the address is reached from this machine.
-fn local_url(address: SocketAddr) -> String {
-    let host = if address.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { address.ip() };
-    format!("http://{}", SocketAddr::new(host, address.port()))
 }
 
 fn given(name: &str) -> Option<String> {

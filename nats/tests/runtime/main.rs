@@ -1,5 +1,7 @@
 //! The messaging runtime against a real nats-server.
 
+mod dead;
+mod planted;
 mod queries;
 mod streams;
 mod worker;

@@ -72,17 +72,22 @@ fn work(nats: &Nats, clerk: Clerk) -> CancellationToken {
 
 /// The answers to these items, by key.
 async fn answers(nats: &Nats, items: usize) -> BTreeMap<Key, Answer> {
-    let mut answers = BTreeMap::new();
+    replies(nats, items).await.into_iter().map(|r| (r.key, r.answer)).collect()
+}
+
+/// The first replies to so many items.
+async fn replies(nats: &Nats, items: usize) -> Vec<Reply> {
+    let mut replies = BTreeMap::new();
     let stream = nats.jetstream().get_stream(subjects::REPLIES_STREAM).await.unwrap();
     let config = pull::Config { durable_name: Some("reader".into()), ..pull::Config::default() };
     let mut messages = stream.get_or_create_consumer("reader", config).await.unwrap().messages().await.unwrap();
-    while answers.len() < items {
+    while replies.len() < items {
         let message = tokio::time::timeout(GUARD, messages.next()).await.expect("a reply").unwrap().unwrap();
         message.double_ack().await.unwrap();
         let envelope: Envelope<Reply> = serde_json::from_slice(&message.payload).unwrap();
-        answers.extend(envelope.items.into_iter().map(|r| (r.key, r.answer)));
+        replies.extend(envelope.items.into_iter().map(|r| (r.key.clone(), r)));
     }
-    answers
+    replies.into_values().collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,6 +112,24 @@ async fn poison_is_isolated_by_splitting_and_the_others_proceed() {
     }
     reasons.sort();
     assert_eq!(reasons, ["a constraint", "cannot be read", "panicked: the item's fault"]);
+    shutdown.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_13_a_fence_is_a_command_like_others_and_a_dead_one_is_told() {
+    let nats = super::nats().await;
+    let fence = |body| Item { half: Half::Fence, ..item(body) };
+    let (good, dead) = (fence("good"), fence("panic"));
+    let payload = serde_json::to_vec(&Envelope::new(vec![&good, &dead])).unwrap();
+    publish(&nats, &subjects::command(Service::NOTIFICATIONS, subjects::FENCE, 0), payload).await;
+    let shutdown = work(&nats, Clerk::default());
+
+    let replies = replies(&nats, 2).await;
+    let of = |item: &Item| replies.iter().find(|r| r.key == item.key).unwrap();
+    assert_eq!((of(&good).half, &of(&good).answer), (Half::Fence, &Answer::done("\"good\"")));
+    assert_eq!((of(&dead).half, &of(&dead).answer), (Half::Fence, &Answer::Dead("panicked: the item's fault".into())));
+    let letter = take(&nats, subjects::DEADLETTERS_STREAM, 1).await.remove(0);
+    assert_eq!(letter.subject.as_str(), subjects::dead_letter("notifications", subjects::FENCE));
     shutdown.cancel();
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::state::Saga;
+use crate::state::{Saga, Status};
 
 /// Builds a command's body from what is known; an error is a defect of the definition and rejects the step.
 pub type Body = Arc<dyn Fn(&View<'_>) -> Result<Value, String> + Send + Sync>;
@@ -49,6 +49,9 @@ pub struct Step {
     pub condition: Option<Condition>,
     /// A command or a wait.
     pub kind: Kind,
+    /// Left out on the way forward; its command is sent once the saga unwinds and its condition holds, and the saga ends
+    /// only after it.
+    pub on_unwinding: bool,
 }
 
 /// What a step does.
@@ -119,6 +122,8 @@ pub struct Wait {
     pub signal: String,
     /// The saga unwinds with `reason` when it has waited so long.
     pub timeout: Option<(Duration, String)>,
+    /// It waits for an operator: marked for attention with this reason, until the step is resolved.
+    pub by_hand: Option<String>,
 }
 
 /// Exponential backoff.
@@ -180,6 +185,18 @@ impl<'a> View<'a> {
     /// The current round of a step.
     pub fn round(&self, step: &str) -> u32 {
         self.definition.position(step).and_then(|at| self.saga.steps.get(at)).map_or(1, |s| s.round)
+    }
+
+    /// Whether a step's effect is known to have happened.
+    pub fn is_done(&self, step: &str) -> bool {
+        let at = self.definition.position(step);
+        at.and_then(|at| self.saga.steps.get(at)).is_some_and(|s| s.status == Status::Done)
+    }
+
+    /// What a step's undo brought, once it is done.
+    pub fn undo_output(&self, step: &str) -> Option<&'a Value> {
+        let at = self.definition.position(step)?;
+        self.saga.steps.get(at).map(|s| &s.undo_output).filter(|o| !o.is_null())
     }
 
     /// Why the saga unwinds.
@@ -270,6 +287,10 @@ impl Definition {
                 }
                 Kind::Wait(_) => {}
             }
+            let backward = |c: &Command| c.best_effort && c.undo.is_none() && c.on_rejection == OnRejection::Unwind;
+            if step.on_unwinding && !self.command(at).is_some_and(backward) {
+                return fail(format!("{} is on the way back: a best-effort command without an undo", step.name));
+            }
         }
         for name in self.deadlines.iter().flat_map(|d| &d.unless) {
             if self.position(name).is_none() {
@@ -283,12 +304,29 @@ impl Definition {
 impl Step {
     /// A step that sends a command.
     pub fn command(name: &str, command: Command) -> Self {
-        Self { name: name.into(), condition: None, kind: Kind::Command(command) }
+        Self { name: name.into(), condition: None, kind: Kind::Command(command), on_unwinding: false }
     }
 
     /// A step that waits for a signal.
     pub fn wait(name: &str, signal: &str, timeout: Option<(Duration, String)>) -> Self {
-        Self { name: name.into(), condition: None, kind: Kind::Wait(Wait { signal: signal.into(), timeout }) }
+        let wait = Wait { signal: signal.into(), timeout, by_hand: None };
+        Self { name: name.into(), condition: None, kind: Kind::Wait(wait), on_unwinding: false }
+    }
+
+    /// A step that an operator does by hand, and then resolves; `why` is the reason of its mark.
+    pub fn by_hand(name: &str, why: &str) -> Self {
+        let wait = Wait { signal: name.into(), timeout: None, by_hand: Some(why.into()) };
+        Self { name: name.into(), condition: None, kind: Kind::Wait(wait), on_unwinding: false }
+    }
+
+    /// As a best-effort step of the way back: it takes place only when the saga unwinds.
+    #[must_use]
+    pub fn on_unwinding(mut self) -> Self {
+        self.on_unwinding = true;
+        if let Kind::Command(command) = &mut self.kind {
+            command.best_effort = true;
+        }
+        self
     }
 
     /// Takes place only where the condition holds.

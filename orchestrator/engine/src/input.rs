@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::state::{Half, Saga};
+use crate::state::{Half, Saga, SignalKey};
 
 /// What happens to a saga.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +33,8 @@ pub enum Input {
         name: String,
         /// What it brings.
         payload: Value,
+        /// A repeat with the same key changes nothing.
+        key: Option<SignalKey>,
     },
     /// Somebody acts on it.
     Act {
@@ -52,8 +54,12 @@ pub enum Input {
     Refused {
         /// The step's name.
         step: String,
-        /// Do or undo.
+        /// The round whose command it was.
+        round: u32,
+        /// Do, undo or fence.
         half: Half,
+        /// Its attempt.
+        attempt: u32,
         /// It was a repetition, which had spent no attempt.
         resend: bool,
     },
@@ -94,6 +100,33 @@ pub enum Answer {
         /// Why.
         reason: String,
     },
+    /// To a fence: what is recorded of its round, which is closed now.
+    Fenced(Found),
+}
+
+/// What a fence found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// The fence's number.
+    pub id: u32,
+    /// Of the effect.
+    pub effect: Recorded,
+    /// Of the undo, where it was asked for.
+    pub undo: Option<Recorded>,
+}
+
+/// What a service has recorded of one half of a round.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Recorded {
+    /// It happened, with this output.
+    Done(Value),
+    /// It was refused for good.
+    Rejected {
+        /// Stable code.
+        code: String,
+    },
+    /// It had not happened and will not.
+    Closed,
 }
 
 /// What an operator, or the customer, may do.
@@ -120,8 +153,18 @@ pub enum OperatorAction {
         /// The step's name.
         step: String,
     },
+    /// Unwind from where it stands, also where the point of no return was dead-lettered and has not happened.
+    Compensate,
     /// Give it up as it is.
-    Abandon,
+    Abandon {
+        /// Without waiting for what the services tell of its steps.
+        force: bool,
+    },
+    /// A dead letter of the step was sent again; nothing changes by itself.
+    Replayed {
+        /// The step's name.
+        step: String,
+    },
 }
 
 /// The world at the time of a transition.
@@ -162,8 +205,10 @@ pub struct Send {
     pub step: String,
     /// Its round.
     pub round: u32,
-    /// Do or undo.
+    /// Do, undo or fence.
     pub half: Half,
+    /// What a fence asks; its `action` and `body` are those of the round's effect.
+    pub question: Option<Question>,
     /// 1 for the first.
     pub attempt: u32,
     /// A repetition of an attempt that was sent before.
@@ -176,6 +221,15 @@ pub struct Send {
     pub deadline: Option<i64>,
     /// The body.
     pub body: Value,
+}
+
+/// What a fence asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Numbers the fences of a round.
+    pub id: u32,
+    /// Of the undo, too.
+    pub undo: bool,
 }
 
 /// One entry of the history.
@@ -249,7 +303,12 @@ pub enum What {
     Paused,
     Resumed,
     Resolved,
+    Abandoning,
     Abandoned,
+    CompensatedByHand,
+    Replayed,
+    FenceDispatched,
+    Fenced,
     Completed,
     Compensated,
 }
@@ -263,6 +322,9 @@ pub enum Illegal {
     /// It has ended.
     #[error("the saga has ended")]
     Ended,
+    /// A signal's key came before, with another fingerprint.
+    #[error("the key was used for another signal")]
+    KeyReused,
     /// It does not wait for this signal.
     #[error("the saga does not wait for {0}")]
     NotAwaited(String),

@@ -67,7 +67,9 @@ pub mod testing;
 pub mod transition;
 
 pub use definition::{Command, Deadline, Definition, OnRejection, Retry, Step, View, Wait};
-pub use input::{Answer, Effect, Entry, Illegal, Input, Moment, OperatorAction, Output, Send, What};
+pub use input::{
+    Answer, Effect, Entry, Found, Illegal, Input, Moment, OperatorAction, Output, Question, Recorded, Send, What,
+};
 pub use registry::Registry;
-pub use state::{Attention, Half, Phase, Saga, State, Status, StepState, Undo};
+pub use state::{Attention, Fence, Half, Phase, Purpose, Saga, SignalKey, State, Status, StepState, Undo};
 pub use transition::apply;

@@ -34,11 +34,25 @@ pub struct Saga {
     /// Why it unwinds or was abandoned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
+    /// Keys of the signals that it took.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signals: Vec<SignalKey>,
     /// Marks for an operator.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attention: Vec<Attention>,
     /// Number of the last history entry.
     pub seq: u32,
+}
+
+/// A signal's idempotency key, with the fingerprint of what it came with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignalKey {
+    /// As its sender chose it.
+    #[serde(rename = "k")]
+    pub key: String,
+    /// Tells another signal with the same key from a repeat.
+    #[serde(rename = "f")]
+    pub fingerprint: String,
 }
 
 /// Which way a saga goes.
@@ -49,6 +63,8 @@ pub enum Phase {
     Forward,
     /// Back: undos are under way.
     Unwinding,
+    /// An operator gives it up: what its services tell of its steps is awaited.
+    Abandoning,
     /// All steps are done.
     Completed,
     /// All that had happened is undone.
@@ -125,6 +141,8 @@ pub enum Half {
     Do,
     /// Its compensation.
     Undo,
+    /// An operator's question to the service, which closes what has not begun.
+    Fence,
 }
 
 /// Where one step stands.
@@ -166,9 +184,53 @@ pub struct StepState {
     /// Code and message of the last failure.
     #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
     pub error: Option<(String, String)>,
+    /// What its undo brought.
+    #[serde(rename = "uo", default, skip_serializing_if = "Value::is_null")]
+    pub undo_output: Value,
+    /// Attempts of its undo before an operator had it tried again.
+    #[serde(rename = "ub", default, skip_serializing_if = "is_default")]
+    pub undo_spent: u32,
+    /// The fence that is under way.
+    #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<Fence>,
+    /// Number of this round's fences so far.
+    #[serde(rename = "fn", default, skip_serializing_if = "is_default")]
+    pub fences: u32,
     /// The signal's payload that replaces the round once it is undone.
     #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
     pub replacement: Option<Value>,
+}
+
+/// An operator's question to a round's service, which closes what has not begun (6.13). While one is under way, its step
+/// has no other timers. It is asked again until it is answered, and not held by breakers' counts: only put off.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fence {
+    /// What its answer is for.
+    #[serde(rename = "p")]
+    pub purpose: Purpose,
+    /// Asked again then, ms.
+    #[serde(rename = "d")]
+    pub due: i64,
+    /// How often it was sent.
+    #[serde(rename = "a")]
+    pub attempts: u32,
+    /// A former fence found that the effect stands; asked anew until it is given back.
+    #[serde(rename = "s", default, skip_serializing_if = "is_default")]
+    pub stands: bool,
+}
+
+/// What a fence's answer is for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// The step is skipped with this output, unless it happened.
+    Skip(Value),
+    /// The step's undo was done by hand, unless the service did it.
+    Resolve,
+    /// The saga unwinds with this reason, unless its point of no return happened.
+    Compensate(Reason),
+    /// The saga is given up.
+    Abandon,
 }
 
 /// The effect of a step. Times are ms.
@@ -240,14 +302,18 @@ impl StepState {
             last_ask: false,
             output: Value::Null,
             error: None,
+            undo_output: Value::Null,
+            undo_spent: 0,
+            fence: None,
+            fences: 0,
             replacement: None,
         }
     }
 
-    /// When the timer of its effect fires, ms. There is none while its undo is under way.
+    /// When the timer of its effect fires, ms. There is none while its undo or a fence is under way.
     pub(crate) fn effect_due(&self) -> Option<i64> {
         match self.status {
-            _ if self.undo != Undo::None => None,
+            _ if self.undo != Undo::None || self.fence.is_some() => None,
             Status::Sent(t) | Status::Backoff(t) | Status::Pending(t) if t < NEVER => Some(t),
             Status::Waiting(t) => t,
             _ => None,
@@ -256,6 +322,9 @@ impl StepState {
 
     /// When its timers fire next, ms.
     pub fn due(&self) -> Option<i64> {
+        if let Some(fence) = &self.fence {
+            return Some(fence.due).filter(|due| *due < NEVER);
+        }
         match self.undo {
             Undo::Sent(t) | Undo::Backoff(t) | Undo::Pending(t) => Some(t),
             _ => self.effect_due(),
@@ -277,14 +346,20 @@ impl Saga {
             at: 0,
             steps: definition.steps.iter().map(|_| StepState::idle()).collect(),
             reason: None,
+            signals: Vec::new(),
             attention: Vec::new(),
             seq: 0,
         }
     }
 
-    /// Whether nothing will happen any more.
+    /// Whether nothing will happen any more. One that was abandoned goes on until its fences are answered and what they
+    /// found is given back.
     pub fn ended(&self) -> bool {
-        matches!(self.phase, Phase::Completed | Phase::Compensated | Phase::Abandoned)
+        match self.phase {
+            Phase::Completed | Phase::Compensated => true,
+            Phase::Abandoned => self.steps.iter().all(|s| s.fence.is_none()),
+            Phase::Forward | Phase::Unwinding | Phase::Abandoning => false,
+        }
     }
 
     /// The state as operators see it.
@@ -295,7 +370,7 @@ impl Saga {
             Phase::Compensated => State::Compensated,
             Phase::Abandoned => State::Abandoned,
             Phase::Unwinding if held() => State::Held,
-            Phase::Unwinding => State::Compensating,
+            Phase::Unwinding | Phase::Abandoning => State::Compensating,
             Phase::Forward if self.paused => State::Paused,
             Phase::Forward if held() => State::Held,
             Phase::Forward => match self.steps.get(self.at).map(|s| s.status) {

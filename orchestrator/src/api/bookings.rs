@@ -4,7 +4,7 @@ use eventicket_contracts::sagas::{BOOKING, BookingView, ListBookings, Page};
 use eventicket_nats::QueryError;
 use serde::Deserialize;
 
-use super::{Reader, failed};
+use super::{Reader, cut, failed};
 use crate::runtime::journal;
 
 /// A page of bookings.
@@ -12,9 +12,7 @@ pub async fn list(reader: Reader, query: ListBookings) -> Result<Page<BookingVie
     let limit = query.limit.clamp(1, 100);
     let rows = journal::of_owner(&reader.pool, query.owner, BOOKING, limit + 1, query.before).await;
     let mut rows = rows.map_err(|e| failed(&e))?;
-    let more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
-    let next = rows.last().filter(|_| more).map(|r| r.id.0);
+    let next = cut(&mut rows, limit).map(|id| id.0);
     let kind = reader.catalogue.kind(BOOKING);
     let views = rows.iter().filter_map(|row| kind.map(|k| (k.view)(&row.view())));
     Ok(Page { items: views.filter_map(|v| BookingView::deserialize(v).ok()).collect(), next })

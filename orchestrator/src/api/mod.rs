@@ -1,16 +1,24 @@
-//! What the orchestrator answers: bookings for customers, sagas and their history for operators. One query a file.
+//! What the orchestrator answers: bookings for customers; sagas, breakers and dead letters for operators. One query a file.
 
 pub mod booking;
 pub mod bookings;
+pub mod breakers;
+pub mod bulk;
+pub mod dead_letter;
+pub mod dead_letters;
 pub mod history;
+pub mod replay;
 pub mod saga;
 pub mod sagas;
+pub mod set_breaker;
+
+mod acts;
 
 use std::sync::Arc;
 
 use eventicket_contracts::sagas as contract;
 use eventicket_contracts::sagas::{Attention, SagaSummary};
-use eventicket_contracts::{Timestamp, subjects};
+use eventicket_contracts::{Clock, SagaId, Timestamp, codes, subjects};
 use eventicket_nats::{Nats, QueryError, QueryServer};
 use sqlx::PgPool;
 
@@ -24,6 +32,10 @@ pub struct Reader {
     pub pool: PgPool,
     /// For the views.
     pub catalogue: Arc<Catalogue>,
+    /// For the dead letters, and for actions.
+    pub nats: Nats,
+    /// The time.
+    pub clock: Clock,
 }
 
 /// Name of the orchestrator among the NATS micro services.
@@ -43,14 +55,33 @@ pub async fn server(nats: &Nats, reader: Reader) -> anyhow::Result<QueryServer> 
     server.endpoint(contract::LIST_SAGAS, move |q| sagas::list(r.clone(), q)).await?;
     let r = reader.clone();
     server.endpoint(contract::GET_SAGA, move |q| saga::get(r.clone(), q)).await?;
-    server.endpoint(contract::HISTORY, move |q| history::get(reader.clone(), q)).await?;
+    let r = reader.clone();
+    server.endpoint(contract::HISTORY, move |q| history::get(r.clone(), q)).await?;
+    let r = reader.clone();
+    server.endpoint(contract::BULK, move |q| bulk::act(r.clone(), q)).await?;
+    let r = reader.clone();
+    server.endpoint(contract::BREAKERS, move |(): ()| breakers::list(r.clone())).await?;
+    let r = reader.clone();
+    server.endpoint(contract::SET_BREAKER, move |q| set_breaker::set(r.clone(), q)).await?;
+    let r = reader.clone();
+    server.endpoint(contract::DEAD_LETTERS, move |q| dead_letters::list(r.clone(), q)).await?;
+    let r = reader.clone();
+    server.endpoint(contract::DEAD_LETTER, move |q| dead_letter::get(r.clone(), q)).await?;
+    server.endpoint(contract::REPLAY, move |q| replay::replay(reader.clone(), q)).await?;
     tracing::debug!(subject = subjects::query(SERVICE, "*"), "queries are answered");
     Ok(server)
 }
 
 fn failed(error: &sqlx::Error) -> QueryError {
     tracing::warn!(%error, "a query failed");
-    QueryError { code: "unavailable".into(), message: "the journal cannot be read now".into(), details: None }
+    QueryError::new(codes::UNAVAILABLE, "the journal cannot be read now")
+}
+
+/// Leaves a page of rows that were read one beyond its limit; the last one's id where more follow.
+fn cut(rows: &mut Vec<Row>, limit: u32) -> Option<SagaId> {
+    let more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    rows.last().filter(|_| more).map(|row| row.id)
 }
 
 fn summary(catalogue: &Catalogue, row: &Row) -> SagaSummary {

@@ -3,39 +3,55 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use eventicket_contracts::Timestamp;
-use eventicket_saga::breaker::{Counts, Policy, State};
+use eventicket_saga::breaker::{Breaker, Counts, Policy};
 use sqlx::PgPool;
 
 use super::journal;
+use crate::sagas::Catalogue;
 
 /// This replica's view of all breakers.
 #[derive(Default)]
 pub struct Breakers {
-    policy: Policy,
+    policies: BTreeMap<String, Policy>,
     known: BTreeMap<String, Known>,
     closed: BTreeSet<String>,
 }
 
 #[derive(Default)]
 struct Known {
-    state: State,
+    breaker: Breaker,
     version: i64,
     counts: Counts,
 }
 
 impl Breakers {
+    /// Breakers of all services that sagas call. A probe's lease is the longest that an attempt at the service may take.
+    pub fn new(catalogue: &Catalogue) -> Self {
+        let mut leases: BTreeMap<String, i64> = BTreeMap::new();
+        for definition in catalogue.registry.iter() {
+            for command in (0..definition.steps.len()).filter_map(|at| definition.command(at)) {
+                let timeout = i64::try_from(command.timeout.as_millis()).unwrap_or(i64::MAX);
+                for call in std::iter::once(&command.call).chain(&command.undo) {
+                    let lease = leases.entry(call.service.clone()).or_default();
+                    *lease = timeout.max(*lease);
+                }
+            }
+        }
+        let policy = |(service, lease)| (service, Policy { lease, ..Policy::default() });
+        Self { policies: leases.into_iter().map(policy).collect(), ..Self::default() }
+    }
+
     /// Services that nothing is sent to now.
     pub fn closed(&self) -> &BTreeSet<String> {
         &self.closed
     }
 
-    /// Takes over what other replicas have stored.
+    /// Takes over what other replicas and operators have stored.
     pub async fn refresh(&mut self, pool: &PgPool) -> Result<(), sqlx::Error> {
-        for (service, state, version) in journal::breakers(pool).await? {
-            let known = self.known.entry(service).or_default();
-            if version > known.version {
-                known.version = version;
-                known.state = serde_json::from_str(&state).unwrap_or_default();
+        for stored in journal::breakers(pool).await? {
+            let known = self.known.entry(stored.service).or_default();
+            if stored.version > known.version {
+                *known = Known { breaker: stored.breaker, version: stored.version, counts: Counts::default() };
             }
         }
         self.recount();
@@ -45,10 +61,10 @@ impl Breakers {
     /// Counts a turn's answers and stores each change of state.
     pub async fn record(&mut self, pool: &PgPool, calls: &[(String, bool)], now: Timestamp) -> Result<(), sqlx::Error> {
         for (service, failed) in calls {
-            let policy = self.policy.clone();
+            let policy = self.policies.get(service).cloned().unwrap_or_default();
             let known = self.known.entry(service.clone()).or_default();
-            let next = known.state.answered(&policy, &mut known.counts, *failed, now.millis());
-            if next != known.state {
+            let next = known.breaker.answered(&policy, &mut known.counts, *failed, now.millis());
+            if next != known.breaker {
                 self.store(pool, service, next, now).await?;
             }
         }
@@ -57,26 +73,32 @@ impl Breakers {
 
     /// Claims the probe of an open breaker; true where this replica may send one command to the service.
     pub async fn claim(&mut self, pool: &PgPool, service: &str, now: Timestamp) -> Result<bool, sqlx::Error> {
-        let Some(next) = self.known.get(service).and_then(|k| k.state.claim(&self.policy, now.millis())) else {
+        let policy = self.policies.get(service).cloned().unwrap_or_default();
+        let Some(next) = self.known.get(service).and_then(|k| k.breaker.claim(&policy, now.millis())) else {
             return Ok(false);
         };
         self.store(pool, service, next, now).await
     }
 
-    async fn store(&mut self, pool: &PgPool, service: &str, next: State, now: Timestamp) -> Result<bool, sqlx::Error> {
+    async fn store(
+        &mut self,
+        pool: &PgPool,
+        service: &str,
+        next: Breaker,
+        now: Timestamp,
+    ) -> Result<bool, sqlx::Error> {
         let known = self.known.entry(service.to_owned()).or_default();
-        let text = serde_json::to_string(&next).unwrap_or_default();
-        let first = journal::set_breaker(pool, service, &text, known.version, now).await?;
+        let first = journal::set_breaker(pool, service, next, known.version, now).await?;
         if first {
-            tracing::warn!(service, from = ?known.state, to = ?next, "breaker");
+            tracing::warn!(service, from = ?known.breaker.state, to = ?next.state, "breaker");
             known.version += 1;
-            known.state = next;
+            known.breaker = next;
         }
         self.recount();
         Ok(first)
     }
 
     fn recount(&mut self) {
-        self.closed = self.known.iter().filter(|(_, k)| !k.state.passes()).map(|(s, _)| s.clone()).collect();
+        self.closed = self.known.iter().filter(|(_, k)| !k.breaker.passes()).map(|(s, _)| s.clone()).collect();
     }
 }

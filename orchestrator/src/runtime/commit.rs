@@ -3,13 +3,15 @@
 use eventicket_contracts::SagaId;
 use eventicket_contracts::sagas::StatusChange;
 use eventicket_contracts::subjects;
-use std::collections::BTreeSet;
+use eventicket_planted::Fault;
+use std::collections::BTreeMap;
 
+use super::Replica;
 use super::intake::Work;
 use super::journal::{self, Shown, Write};
 use super::replicas::parse;
+use super::results::Turn;
 use super::row::Row;
-use super::{Replica, Turn};
 
 impl Replica {
     /// Stores a turn in one transaction. Effects leave, and replies are acknowledged, only for the rows that it returned;
@@ -76,7 +78,7 @@ impl Replica {
             turn.stored.extend(works);
         }
         turn.sends = std::mem::take(&mut turn.changes.sends);
-        turn.sends.retain(|s| stored.contains(&s.saga));
+        turn.sends.retain(|s| stored.contains(&s.saga) || Fault::EffectsOfRefusedUpdate.is_planted());
         self.broadcast(told).await;
     }
 
@@ -84,7 +86,7 @@ impl Replica {
     fn lost_race(&mut self, id: SagaId, works: Vec<Work>, turn: &mut Turn) {
         self.rows.remove(&id);
         self.timers.set(id, None);
-        self.held.set(id, BTreeSet::new());
+        self.held.set(id, BTreeMap::new());
         for work in works {
             match work {
                 Work::Start(..) => {

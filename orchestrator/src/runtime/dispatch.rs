@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use eventicket_contracts::envelope::{Envelope, Item, MAX_BYTES, MAX_ITEMS};
 use eventicket_contracts::subjects;
 use eventicket_nats::{Nats, Outgoing as Published, PublishError, command_headers};
-use eventicket_saga::Input;
+use eventicket_saga::{Half, Input, Send};
 
 use super::intake::Work;
 use super::turn::Outgoing;
@@ -23,8 +23,8 @@ pub async fn publish(nats: &Nats, commands: Vec<Outgoing>) -> Vec<Work> {
             Err(PublishError::Refused(error)) => {
                 tracing::warn!(error, commands = content.len(), "a publish was refused");
                 again.extend(content.into_iter().map(|c| {
-                    let input = Input::Refused { step: c.send.step, half: c.send.half, resend: c.send.resend };
-                    Work::Poke(c.saga, input)
+                    let Send { step, round, half, attempt, resend, .. } = c.send;
+                    Work::Poke(c.saga, Input::Refused { step, round, half, attempt, resend })
                 }));
             }
         }
@@ -36,7 +36,8 @@ fn pack(commands: Vec<Outgoing>) -> Vec<(String, Vec<Outgoing>)> {
     let mut by_subject: BTreeMap<String, Vec<Outgoing>> = BTreeMap::new();
     for c in commands {
         let shard = subjects::shard_of(c.order, subjects::SHARDS);
-        by_subject.entry(subjects::command(&c.send.service, &c.send.action, shard)).or_default().push(c);
+        let action = if c.send.half == Half::Fence { subjects::FENCE } else { c.send.action.as_str() };
+        by_subject.entry(subjects::command(&c.send.service, action, shard)).or_default().push(c);
     }
     let mut packed = Vec::new();
     for (subject, commands) in by_subject {

@@ -24,6 +24,8 @@ const MAX_OTHERS: usize = 4_096;
 pub const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// Queue group of the orchestrator's replicas.
 const GROUP: &str = "orchestrator";
+/// Service and action under which replies are dead-lettered.
+pub const REPLY_LETTERS: (&str, &str) = (GROUP, "reply");
 
 /// One input for a turn.
 #[derive(Debug)]
@@ -133,7 +135,7 @@ async fn pull_replies(nats: Nats, mut pull: Pull, out: mpsc::Sender<Work>) {
 }
 
 async fn bury(nats: &Nats, message: &Message, reason: &str) {
-    match dead_letter(nats, "orchestrator", "reply", message, reason).await {
+    match dead_letter(nats, REPLY_LETTERS.0, REPLY_LETTERS.1, message, reason).await {
         Ok(()) => {
             let _ = message.ack().await;
         }

@@ -3,7 +3,13 @@
 //! One loop a replica takes turns. A turn collects what is ready (replies first, new sagas last), loads the sagas, runs
 //! the transitions ([`turn`]), stores rows and history in one transaction guarded by each row's version ([`journal`]),
 //! and only then publishes commands ([`dispatch`]), answers askers and acknowledges replies.
+//!
+//! * `take`, `starts`: what each input does to its saga; `results` keeps what must follow.
+//! * `commit`, `follow_up`: the end of a turn, before and after the transaction.
+//! * [`admission`], [`breakers`], [`held`]: when nothing is sent, and when again.
+//! * [`intake`], [`timers`], [`replicas`]: where inputs come from.
 
+pub mod admission;
 pub mod breakers;
 pub mod dispatch;
 pub mod held;
@@ -15,33 +21,34 @@ pub mod timers;
 pub mod turn;
 
 mod commit;
-mod work;
+mod follow_up;
+mod results;
+mod starts;
+mod take;
+pub(crate) mod work;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::Subject;
-use bytes::Bytes;
-use eventicket_contracts::sagas::{ActAnswer, StartAnswer};
 use eventicket_contracts::{Clock, SagaId};
-use eventicket_nats::{Nats, StreamLimits, dead_letter};
+use eventicket_nats::{Fault, Nats, StreamLimits};
 use eventicket_saga::Input;
-use rand::Rng;
 use sqlx::PgPool;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::sagas::Catalogue;
+use admission::{Bound, Shut};
 use breakers::Breakers;
 use held::Held;
-use intake::{Intake, Work, respond};
+use intake::{Intake, Work};
 use replicas::{Outstanding, Sum, Watch};
+use results::Turn;
 use row::Row;
 use timers::Timers;
-use turn::{Changes, Fate, World, feed};
-use work::{addressed, conflict_code, input_of, not_yours, rank, saga_of};
+use work::{rank, saga_of};
 
 /// Most inputs of one kind in a turn.
 const BATCH: usize = 512;
@@ -49,8 +56,6 @@ const BATCH: usize = 512;
 const CACHE: usize = 20_000;
 /// Publishing stages that may be under way beside the turns.
 const PUBLISHERS: usize = 4;
-/// Commands in flight at the first service of a saga beyond which new sagas are told to come back.
-pub const MAX_OUTSTANDING: i64 = 8_192;
 /// Held sagas that are released in one turn once their breaker has closed.
 const RELEASE: usize = 200;
 /// Longest time between two looks at what is held.
@@ -71,6 +76,8 @@ pub struct Config {
     pub clock: Clock,
     /// The sagas.
     pub catalogue: Arc<Catalogue>,
+    /// Most commands in flight at a service.
+    pub bound: Bound,
 }
 
 /// Runs one replica until shutdown: stops taking, finishes the turn that it is in, and leaves the rest to the others.
@@ -96,6 +103,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         poke: intake.poke.clone(),
     };
     let watching = tokio::spawn(watch.run(shutdown.clone()));
+    let (services, breakers) = (config.catalogue.services(), Breakers::new(&config.catalogue));
     let mut replica = Replica {
         name,
         config,
@@ -108,7 +116,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         timers: Timers::default(),
         held: Held::default(),
         counts: BTreeMap::new(),
-        breakers: Breakers::default(),
+        services,
+        breakers,
+        shut: Shut::default(),
         publishers: Arc::new(Semaphore::new(PUBLISHERS)),
         again: Vec::new(),
     };
@@ -134,7 +144,11 @@ struct Replica {
     timers: Timers,
     held: Held,
     counts: Outstanding,
+    /// All services that its sagas call.
+    services: BTreeSet<String>,
     breakers: Breakers,
+    /// What is not sent to in this turn.
+    shut: Shut,
     publishers: Arc<Semaphore>,
     again: Vec<Work>,
 }
@@ -203,9 +217,10 @@ impl Replica {
         }
         metrics::gauge!("eventicket_orchestrator_timers").set(self.timers.len() as f64);
         metrics::gauge!("eventicket_orchestrator_held").set(self.held.len() as f64);
-        for service in self.config.catalogue.services() {
+        for service in self.services.clone() {
             if !self.breakers.closed().contains(&service) {
-                for saga in self.held.take(&service, RELEASE) {
+                let room = self.config.bound.room(self.outstanding(&service), RELEASE);
+                for saga in self.held.take(&service, room) {
                     self.again.push(Work::Poke(saga, Input::Released { service: service.clone() }));
                 }
             } else if let Some(saga) = self.held.first(&service) {
@@ -217,31 +232,65 @@ impl Replica {
         }
     }
 
-    /// One turn. What the database did not take is kept for the next one.
+    /// Commands in flight at a service, over all replicas.
+    fn outstanding(&self, service: &str) -> i64 {
+        let of = |counts: &Outstanding| counts.get(service).copied().unwrap_or(0);
+        of(&self.sum.borrow().others) + of(&self.counts)
+    }
+
+    /// One turn; where its data are to blame for a failure, its halves, down to the input that is (6.9).
     async fn turn(&mut self, work: Vec<Work>) {
+        let mut parts = vec![work];
+        while let Some(part) = parts.pop() {
+            let Err((mut broken, reason)) = self.attempt(part).await else { continue };
+            if let [_] = broken[..] {
+                let mut turn = Turn::default();
+                broken.into_iter().for_each(|work| self.poison(work, &reason, &mut turn));
+                self.follow_up(turn).await;
+                continue;
+            }
+            tracing::warn!(reason, inputs = broken.len(), "a turn is split");
+            broken.sort_by_key(rank);
+            let second = broken.split_off(broken.len() / 2);
+            parts.extend([second, broken]);
+        }
+    }
+
+    /// What the database did not take is kept for the next turn, unless it breaks the batch: then it comes back with the
+    /// reason.
+    async fn attempt(&mut self, work: Vec<Work>) -> Result<(), (Vec<Work>, String)> {
         let mut delay = DATABASE_DELAY.0;
         if let Err(error) = self.load(&work).await {
             tracing::warn!(%error, "sagas cannot be read; the turn is tried again");
             tokio::time::sleep(delay).await;
             self.again.extend(work);
-            return;
+            return Ok(());
         }
+        self.shut = Shut::new(&self.services, self.breakers.closed(), self.config.bound, |s| self.outstanding(s));
         let mut turn = Turn::default();
         for item in work {
             self.take(item, &mut turn);
         }
-        if let Err(error) = self.commit(&mut turn).await {
-            tracing::warn!(%error, "a turn was not stored, or its answer was lost");
-            // Never the same commit again: it may have been stored. What it was computed on is read anew.
-            while !self.reread(&turn).await {
-                tokio::time::sleep(delay).await;
-                delay = (delay * 2).min(DATABASE_DELAY.1);
+        let Err(error) = self.commit(&mut turn).await else {
+            self.follow_up(turn).await;
+            return Ok(());
+        };
+        match Fault::from(error) {
+            // It was certainly not stored.
+            Fault::Broken(reason) => {
+                turn.changes.changed.iter().for_each(|id| drop(self.rows.remove(id)));
+                return Err((turn.into_work().collect(), reason));
             }
-            self.forget(&turn);
-            self.again.extend(turn.into_work());
-            return;
+            Fault::Transient(error) => tracing::warn!(error, "a turn was not stored, or its answer was lost"),
         }
-        self.follow_up(turn).await;
+        // Never the same commit again: it may have been stored. What it was computed on is read anew.
+        while !self.reread(&turn).await {
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(DATABASE_DELAY.1);
+        }
+        self.forget(&turn);
+        self.again.extend(turn.into_work());
+        Ok(())
     }
 
     async fn load(&mut self, work: &[Work]) -> Result<(), sqlx::Error> {
@@ -260,274 +309,6 @@ impl Replica {
         }
         self.fresh.extend(wanted);
         Ok(())
-    }
-
-    /// Feeds one input; notes what must happen after the commit.
-    fn take(&mut self, work: Work, turn: &mut Turn) {
-        if let Work::Start(..) = work {
-            return self.start(work, turn);
-        }
-        let Some((saga, input)) = input_of(&work) else { return };
-        if let Some(refusal) = not_yours(&work, self.rows.get(&saga)) {
-            turn.answers.push((work, refusal));
-            return;
-        }
-        let probe = if let Work::Probe(saga, service) = &work { Some((*saga, service.clone())) } else { None };
-        let world = World {
-            catalogue: &self.config.catalogue,
-            now: self.config.clock.now(),
-            noise: rand::rng().next_u64(),
-            closed: self.breakers.closed(),
-            probe,
-        };
-        let fate = feed(&world, &mut self.rows, saga, input, &mut turn.changes);
-        match fate {
-            Fate::Applied => turn.applied.entry(saga).or_default().push(work),
-            // An adopted saga changes hands even where nothing is sent again.
-            Fate::Repeated if matches!(work, Work::Adopt(_)) => {
-                turn.changes.changed.insert(saga);
-                turn.applied.entry(saga).or_default().push(work);
-            }
-            Fate::Repeated => {
-                self.look_after(saga, &work);
-                turn.settled.push(work);
-            }
-            // Another replica may have changed the row since it was read: only a fresh look refuses for good (6.10).
-            Fate::Illegal(_) | Fate::Unknown if !self.fresh.contains(&saga) => {
-                if !turn.changes.changed.contains(&saga) {
-                    self.rows.remove(&saga);
-                }
-                self.again.push(work);
-            }
-            fate => turn.refused(work, fate),
-        }
-    }
-
-    fn start(&mut self, work: Work, turn: &mut Turn) {
-        let Work::Start(start, _) = &work else { return };
-        let now = self.config.clock.now();
-        if start.give_up_at < now {
-            return; // nobody listens any more
-        }
-        let refuse = |code: &str, message: String| StartAnswer::Refused { code: code.into(), message };
-        let Some(kind) = self.config.catalogue.kind(&start.definition) else {
-            return turn.starts.push((work, refuse("unknown_definition", "no saga has this name".into())));
-        };
-        let Some(definition) = self.config.catalogue.registry.newest(&start.definition).cloned() else {
-            return turn.starts.push((work, refuse("unknown_definition", "no saga has this name".into())));
-        };
-        if let Err(message) = (kind.check)(&start.input) {
-            return turn.starts.push((work, refuse("invalid_input", message)));
-        }
-        let first = definition.services().next().unwrap_or_default();
-        if self.sum.borrow().outstanding.get(first).copied().unwrap_or(0) > MAX_OUTSTANDING {
-            let retry_after_ms = intake::RETRY_AFTER.as_millis() as u64;
-            return turn.starts.push((work, StartAnswer::Busy { retry_after_ms }));
-        }
-        if self.rows.contains_key(&start.id) || !turn.claim(start) {
-            // Started before, or twice in this turn: the first one decides.
-            return turn.existing.push(work);
-        }
-        let saga = eventicket_saga::Saga::new(start.id.0, &definition, start.input.clone(), now.millis());
-        let row = Row {
-            id: start.id,
-            saga,
-            owner: start.owner,
-            event: start.event,
-            idempotency: start.idempotency.clone(),
-            trace: start.trace.clone(),
-            version: 0,
-            updated_at: now,
-            news: Vec::new(),
-        };
-        let id = start.id;
-        self.rows.insert(id, row);
-        let world = World {
-            catalogue: &self.config.catalogue,
-            now,
-            noise: rand::rng().next_u64(),
-            closed: self.breakers.closed(),
-            probe: None,
-        };
-        feed(&world, &mut self.rows, id, Input::Start, &mut turn.changes);
-        turn.applied.entry(id).or_default().push(work);
-    }
-
-    /// After the commit: effects leave, askers are answered, replies are acknowledged.
-    async fn follow_up(&mut self, turn: Turn) {
-        let Turn { stored, answers, existing, settled, starts, dead, sends, changes, ended, .. } = turn;
-        if let Err(error) = self.breakers.record(&self.config.pool, &changes.calls, self.config.clock.now()).await {
-            tracing::warn!(%error, "a breaker was not stored");
-        }
-        let nats = self.config.nats.clone();
-        let mut told: Vec<(Subject, Bytes)> = stored.iter().filter_map(|work| self.answer_to(work)).collect();
-        told.extend(answers.iter().filter_map(|(work, answer)| addressed(work, answer)));
-        told.extend(starts.iter().filter_map(|(work, answer)| addressed(work, answer)));
-        let unacked = |work: Work| if let Work::Reply(_, unacked) = work { Some(unacked) } else { None };
-        let handled: Vec<Arc<intake::Unacked>> = stored.into_iter().chain(settled).filter_map(unacked).collect();
-        if !(told.is_empty() && sends.is_empty() && handled.is_empty()) {
-            let permit = self.publishers.clone().acquire_owned().await;
-            let (nats, feedback) = (nats.clone(), self.intake.poke.clone());
-            tokio::spawn(async move {
-                for (to, payload) in told {
-                    if let Err(error) = nats.publisher().publish(to, payload).await {
-                        tracing::debug!(%error, "an answer was lost");
-                    }
-                }
-                let again = if sends.is_empty() { Vec::new() } else { dispatch::publish(&nats, sends).await };
-                for unacked in handled {
-                    unacked.handled().await;
-                }
-                // Before it waits for room among the inputs: the loop that makes room waits for this permit.
-                drop(permit);
-                for work in again {
-                    if feedback.send(work).await.is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        for id in ended {
-            self.rows.remove(&id);
-        }
-        for work in existing {
-            self.answer_existing(work).await;
-        }
-        for (reply, unacked, reason) in dead {
-            tracing::error!(key = %reply.key, reason, "a reply was dead-lettered");
-            match dead_letter(&nats, "orchestrator", "reply", unacked.message(), &reason).await {
-                Ok(()) => {
-                    unacked.handled().await;
-                    // A saga that still runs is marked for an operator; one that is unknown or has ended is not.
-                    self.again.push(Work::Poke(reply.key.saga, Input::Mark { step: reply.key.step, reason }));
-                }
-                Err(error) => tracing::warn!(%error, "a dead letter was not stored; the message comes again"),
-            }
-        }
-    }
-
-    /// The answer to an input that was stored, with its address.
-    fn answer_to(&self, work: &Work) -> Option<(Subject, Bytes)> {
-        let row = self.rows.get(&saga_of(work)?)?;
-        let view =
-            || self.config.catalogue.kind(&row.saga.definition).map(|k| (k.view)(&row.view())).unwrap_or_default();
-        match work {
-            Work::Start(..) => addressed(work, &StartAnswer::Started { id: row.id, created: true, view: view() }),
-            Work::Act(..) => addressed(work, &ActAnswer::Done { view: view() }),
-            _ => None,
-        }
-    }
-
-    /// An input that was meant to wake a saga found nothing to do: what is kept of the saga in memory is set anew.
-    fn look_after(&mut self, saga: SagaId, work: &Work) {
-        if !matches!(work, Work::Probe(..) | Work::Poke(_, Input::Released { .. } | Input::Timer)) {
-            return;
-        }
-        let row = self.rows.get(&saga);
-        let known =
-            row.and_then(|r| self.config.catalogue.registry.get(&r.saga.definition, r.saga.version).map(|d| (r, d)));
-        let (held, due) = known.map_or_else(Default::default, |(r, d)| (row::held(&r.saga, d), r.saga.next_due(d)));
-        self.held.set(saga, held);
-        self.timers.set(saga, due.map(eventicket_contracts::Timestamp));
-    }
-
-    /// A start whose id or key is known gets the first one's answer.
-    async fn answer_existing(&mut self, work: Work) {
-        let Work::Start(start, to) = &work else { return };
-        let found = match (&start.owner, &start.idempotency) {
-            (Some(owner), Some(i)) => journal::by_key(&self.config.pool, *owner, &i.key).await,
-            _ => journal::load(&self.config.pool, &[start.id]).await.map(|mut rows| rows.pop()),
-        };
-        let found = match found {
-            Ok(Some(row)) => Ok(Some(row)),
-            Ok(None) => journal::load(&self.config.pool, &[start.id]).await.map(|mut rows| rows.pop()),
-            Err(error) => Err(error),
-        };
-        let answer = match found {
-            Ok(Some(row)) => {
-                let other = |i: &eventicket_contracts::identity::Idempotency| {
-                    start.idempotency.as_ref().is_some_and(|s| s.key == i.key && s.fingerprint != i.fingerprint)
-                };
-                if row.idempotency.as_ref().is_some_and(other) {
-                    StartAnswer::KeyReused
-                } else {
-                    let view = self
-                        .config
-                        .catalogue
-                        .kind(&row.saga.definition)
-                        .map(|k| (k.view)(&row.view()))
-                        .unwrap_or_default();
-                    StartAnswer::Started { id: row.id, created: false, view }
-                }
-            }
-            // The first one was not stored after all, or cannot be read: this one is looked at again.
-            Ok(None) | Err(_) => return self.again.push(work),
-        };
-        respond(&self.config.nats, to.clone(), &answer).await;
-    }
-}
-
-/// One turn's results, until they are stored.
-#[derive(Default)]
-struct Turn {
-    changes: Changes,
-    /// Inputs that changed a saga, by saga.
-    applied: HashMap<SagaId, Vec<Work>>,
-    /// Inputs that had been taken before.
-    settled: Vec<Work>,
-    /// Actions with their refusals.
-    answers: Vec<(Work, ActAnswer)>,
-    /// Starts with their refusals.
-    starts: Vec<(Work, StartAnswer)>,
-    /// Starts of what exists.
-    existing: Vec<Work>,
-    /// Replies that nobody awaits.
-    dead: Vec<(eventicket_contracts::envelope::Reply, Arc<intake::Unacked>, String)>,
-    /// Inputs whose saga was stored.
-    stored: Vec<Work>,
-    /// Commands of the sagas that were stored.
-    sends: Vec<turn::Outgoing>,
-    /// Sagas that ended, no longer kept in memory.
-    ended: Vec<SagaId>,
-    keys: HashSet<(Option<eventicket_contracts::CustomerId>, String)>,
-}
-
-impl Turn {
-    /// Whether no other start of this turn has the same owner and key.
-    fn claim(&mut self, start: &eventicket_contracts::sagas::StartSaga) -> bool {
-        start.idempotency.as_ref().is_none_or(|i| self.keys.insert((start.owner, i.key.clone())))
-    }
-
-    fn refused(&mut self, work: Work, fate: Fate) {
-        let reason = match &fate {
-            Fate::Illegal(illegal) => illegal.to_string(),
-            Fate::Unknown => "no such saga".to_owned(),
-            _ => "this replica does not know the saga's definition".to_owned(),
-        };
-        match (work, fate) {
-            (Work::Act(act, to), Fate::Unknown) => self.answers.push((Work::Act(act, to), ActAnswer::NotFound)),
-            (Work::Act(act, to), Fate::Illegal(illegal)) => {
-                let code = conflict_code(&illegal).to_owned();
-                self.answers.push((Work::Act(act, to), ActAnswer::Conflict { code, message: reason }));
-            }
-            // Asked again, another replica may get it.
-            (Work::Act(act, to), Fate::Foreign) => {
-                self.answers
-                    .push((Work::Act(act, to), ActAnswer::Conflict { code: "try_again".into(), message: reason }));
-            }
-            (Work::Reply(reply, unacked), Fate::Illegal(_) | Fate::Unknown) => self.dead.push((reply, unacked, reason)),
-            // Left unacknowledged for a replica that knows the definition.
-            (Work::Reply(..), Fate::Foreign) => tracing::error!(reason, "a reply is left to another replica"),
-            (work, _) => self.settled.push(work),
-        }
-    }
-
-    fn into_work(self) -> impl Iterator<Item = Work> {
-        let answers = self.answers.into_iter().map(|(w, _)| w);
-        let starts = self.starts.into_iter().map(|(w, _)| w);
-        let dead = self.dead.into_iter().map(|(r, u, _)| Work::Reply(r, u));
-        let applied = self.applied.into_values().flatten();
-        applied.chain(self.settled).chain(answers).chain(starts).chain(self.existing).chain(dead)
     }
 }
 

@@ -31,8 +31,8 @@ pub type Outstanding = BTreeMap<String, i64>;
 /// What all replicas are together.
 #[derive(Clone, Debug, Default)]
 pub struct Sum {
-    /// Commands in flight.
-    pub outstanding: Outstanding,
+    /// Commands in flight by the other replicas' counts; its own a replica has fresher itself.
+    pub others: Outstanding,
     /// Living replicas.
     pub replicas: usize,
 }
@@ -192,12 +192,12 @@ impl Heart {
     }
 
     fn tell(&self, all: Vec<Beat>, judge: bool) {
-        let mut outstanding = Outstanding::new();
-        for (service, n) in all.iter().flat_map(|b| parse(&b.outstanding)) {
-            *outstanding.entry(service).or_default() += n;
+        let mut others = Outstanding::new();
+        for (service, n) in all.iter().filter(|b| b.name != self.name).flat_map(|b| parse(&b.outstanding)) {
+            *others.entry(service).or_default() += n;
         }
         let replicas = all.iter().filter(|b| b.name == self.name || b.silent < LAPSE).count();
-        self.sum.send_replace(Sum { outstanding, replicas });
+        self.sum.send_replace(Sum { others, replicas });
         self.seen.send_replace(Arc::new(if judge { all } else { Vec::new() }));
     }
 }

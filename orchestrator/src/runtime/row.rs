@@ -1,11 +1,12 @@
 //! A saga as the journal holds it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use eventicket_contracts::identity::Idempotency;
 use eventicket_contracts::{CustomerId, EventId, SagaId, Timestamp};
 use eventicket_saga::{Saga, Status, Undo};
 
+use super::held::Waits;
 use crate::sagas::RowView;
 
 /// A saga with what the journal keeps beside it.
@@ -43,16 +44,16 @@ impl Row {
     }
 }
 
-/// The services whose breakers hold a step or an undo of the saga.
-pub fn held(saga: &Saga, definition: &eventicket_saga::Definition) -> BTreeSet<String> {
-    let mut services = BTreeSet::new();
+/// The services that a step or an undo of the saga waits for: their breaker is open, or they have no room.
+pub fn held(saga: &Saga, definition: &eventicket_saga::Definition) -> BTreeMap<String, Waits> {
+    let mut services = BTreeMap::new();
     for (at, step) in saga.steps.iter().enumerate() {
         let Some(command) = definition.command(at) else { continue };
         if step.status == Status::Held {
-            services.insert(command.call.service.clone());
+            services.entry(command.call.service.clone()).or_insert(Waits::Effect);
         }
         if let (Some(undo), Undo::Held) = (&command.undo, step.undo) {
-            services.insert(undo.service.clone());
+            services.insert(undo.service.clone(), Waits::Undo);
         }
     }
     services

@@ -1,15 +1,22 @@
 //! One turn of the orchestrator, without IO: inputs in, changed sagas and messages out.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use eventicket_contracts::envelope::{self, Item, Key};
+use eventicket_contracts::envelope::{self, Fence, Item, Key};
 use eventicket_contracts::sagas::StatusChange;
 use eventicket_contracts::{SagaId, Timestamp};
+use eventicket_nats::Fault;
+use eventicket_planted::Fault as Planted;
 use eventicket_saga::transition::DEFINITION_ERROR;
-use eventicket_saga::{Definition, Effect, Entry, Illegal, Input, Moment, Send, State, What, apply};
+use eventicket_saga::{Definition, Effect, Entry, Illegal, Input, Moment, Question, Send, State, What, apply};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::admission::Shut;
+use super::held::Waits;
 use super::row::{Row, held, outstanding};
 use crate::sagas::Catalogue;
 
@@ -21,8 +28,8 @@ pub struct World<'a> {
     pub now: Timestamp,
     /// Any number, for jitter.
     pub noise: u64,
-    /// Services that are held.
-    pub closed: &'a BTreeSet<String>,
+    /// Services that nothing is sent to.
+    pub shut: &'a Shut,
     /// For a half-open breaker's probe: this saga may pass to this service.
     pub probe: Option<(SagaId, String)>,
 }
@@ -55,6 +62,23 @@ pub struct Outgoing {
     pub item: Item,
 }
 
+/// Runs what a definition, or its kind, brings along. A panic in it is an error with the panic's text: it breaks one
+/// input, not the replica.
+///
+/// # Errors
+/// It panicked.
+pub fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| Fault::of_panic(&*panic).to_string())
+}
+
+/// The same for what is only shown, which is left out then.
+pub fn shown<T: Default>(run: impl FnOnce() -> T) -> T {
+    guarded(run).unwrap_or_else(|error| {
+        tracing::error!(error, "what is shown of a saga cannot be made");
+        T::default()
+    })
+}
+
 /// The status of a saga that nobody waits for, by convention of all kinds.
 const PENDING: &str = "pending";
 
@@ -84,7 +108,7 @@ pub fn feed(world: &World<'_>, rows: &mut HashMap<SagaId, Row>, id: SagaId, inpu
         return Fate::Foreign;
     };
     out.before.entry(id).or_insert_with(|| standing(world.catalogue, row, &definition));
-    let mut closed = std::borrow::Cow::Borrowed(world.closed);
+    let mut closed = Cow::Borrowed(world.shut.to(&input));
     if let Some((probe, service)) = &world.probe
         && *probe == id
     {
@@ -115,6 +139,7 @@ fn call(definition: &Definition, entry: &Entry) -> Option<(String, bool)> {
     match entry.what {
         // Its body could not be built, so nothing was sent.
         What::Rejected if entry.error.as_deref() == Some(DEFINITION_ERROR) => None,
+        What::Rejected if Planted::RejectionsTrip.is_planted() => Some((command.call.service.clone(), true)),
         What::Done | What::Rejected | What::Pending => Some((command.call.service.clone(), false)),
         What::TimedOut | What::Retrying => Some((command.call.service.clone(), true)),
         What::Undone | What::UndoPending => Some((undo()?, false)),
@@ -127,6 +152,14 @@ fn outgoing(row: &Row, send: Send) -> Outgoing {
     let half = match send.half {
         eventicket_saga::Half::Do => envelope::Half::Do,
         eventicket_saga::Half::Undo => envelope::Half::Undo,
+        eventicket_saga::Half::Fence => envelope::Half::Fence,
+    };
+    let body = match send.question {
+        None => serde_json::value::to_raw_value(&send.body),
+        Some(Question { id, undo }) => {
+            let (action, body) = (send.action.clone(), send.body.clone());
+            serde_json::value::to_raw_value(&Fence { id, action, undo, body })
+        }
     };
     let item = Item {
         key: Key { saga: row.id, step: send.step.clone(), round: send.round },
@@ -134,16 +167,22 @@ fn outgoing(row: &Row, send: Send) -> Outgoing {
         attempt: send.attempt,
         deadline: send.deadline.map(Timestamp),
         trace: row.trace.clone(),
-        body: serde_json::value::to_raw_value(&send.body).unwrap_or_else(|_| RawValue::NULL.to_owned()),
+        body: body.unwrap_or_else(|_| RawValue::NULL.to_owned()),
     };
     Outgoing { saga: row.id, order: row.event.map_or(row.id.0, |e| e.0), send, item }
 }
 
 fn standing(catalogue: &Catalogue, row: &Row, definition: &Arc<Definition>) -> Standing {
-    Standing {
-        status: catalogue.kind(&row.saga.definition).map_or("", |k| (k.status)(&row.saga)),
-        outstanding: outstanding(&row.saga, definition),
-    }
+    Standing { status: status(catalogue, row), outstanding: outstanding(&row.saga, definition) }
+}
+
+fn status(catalogue: &Catalogue, row: &Row) -> &'static str {
+    catalogue.kind(&row.saga.definition).map_or("", |k| shown(|| (k.status)(&row.saga)))
+}
+
+/// The definition's view of a saga.
+pub fn view(catalogue: &Catalogue, row: &Row) -> Value {
+    catalogue.kind(&row.saga.definition).map(|k| shown(|| (k.view)(&row.view()))).unwrap_or_default()
 }
 
 impl Changes {
@@ -162,16 +201,15 @@ impl Changes {
     pub fn settle(&self, catalogue: &Catalogue, row: &Row) -> Settled {
         let state = row.saga.state();
         let Some(definition) = catalogue.registry.get(&row.saga.definition, row.saga.version) else {
-            return Settled { state, held: BTreeSet::new(), due: None, change: None };
+            return Settled { state, held: BTreeMap::new(), due: None, change: None };
         };
-        let kind = catalogue.kind(&row.saga.definition);
-        let status = kind.map_or("", |k| (k.status)(&row.saga));
+        let status = status(catalogue, row);
         let seen = self.before.get(&row.id).filter(|_| row.version > 1).map(|b| b.status);
         let change = (seen != Some(status)).then(|| StatusChange {
             id: row.id,
             status: status.to_owned(),
             version: row.version,
-            view: kind.filter(|_| status != PENDING).map(|k| (k.view)(&row.view())),
+            view: (status != PENDING).then(|| view(catalogue, row)),
         });
         let due = row.saga.next_due(definition).map(Timestamp);
         Settled { state, held: held(&row.saga, definition), due, change }
@@ -182,8 +220,8 @@ impl Changes {
 pub struct Settled {
     /// Its state now.
     pub state: State,
-    /// The services whose breakers hold it.
-    pub held: BTreeSet<String>,
+    /// The services that it waits for.
+    pub held: BTreeMap<String, Waits>,
     /// When it wants a timer.
     pub due: Option<Timestamp>,
     /// To be told to whoever waits for it.

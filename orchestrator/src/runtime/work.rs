@@ -2,20 +2,24 @@
 
 use async_nats::Subject;
 use bytes::Bytes;
+use eventicket_contracts::identity::Idempotency;
 use eventicket_contracts::sagas::{ActAnswer, Action};
 use eventicket_contracts::{SagaId, codes};
-use eventicket_saga::{Input, OperatorAction};
+use eventicket_saga::{Input, OperatorAction, SignalKey};
+
+use serde::Deserialize;
 
 use super::intake::Work;
 use super::row::Row;
 
-pub(super) fn conflict_code(illegal: &eventicket_saga::Illegal) -> &'static str {
+pub(crate) fn conflict_code(illegal: &eventicket_saga::Illegal) -> &'static str {
     use eventicket_saga::Illegal;
     match illegal {
         Illegal::Ended => "ended",
         Illegal::PastNoReturn => "past_no_return",
         Illegal::Unwinding => "unwinding",
         Illegal::NotAwaited(_) => "not_awaited",
+        Illegal::KeyReused => codes::KEY_REUSED,
         _ => "conflict",
     }
 }
@@ -54,17 +58,7 @@ pub(super) fn not_yours(work: &Work, row: Option<&Row>) -> Option<ActAnswer> {
 pub(super) fn input_of(work: &Work) -> Option<(SagaId, Input)> {
     Some(match work {
         Work::Reply(reply, _) => (reply.key.saga, answer_input(reply)),
-        Work::Act(act, _) => {
-            let input = match &act.action {
-                Action::Cancel => Input::Act {
-                    action: OperatorAction::Cancel { code: codes::CANCELLED.into() },
-                    actor: act.actor.clone(),
-                    reason: act.reason.clone(),
-                },
-                Action::Signal { name, payload } => Input::Signal { name: name.clone(), payload: payload.clone() },
-            };
-            (act.saga, input)
-        }
+        Work::Act(act, _) => (act.saga, act_input(&act.action, &act.actor, &act.reason)),
         Work::Poke(saga, input) => (*saga, input.clone()),
         Work::Adopt(saga) => (*saga, Input::Resend),
         Work::Probe(saga, service) => (*saga, Input::Released { service: service.clone() }),
@@ -72,10 +66,34 @@ pub(super) fn input_of(work: &Work) -> Option<(SagaId, Input)> {
     })
 }
 
+/// What an action from outside is to the engine.
+pub(crate) fn act_input(action: &Action, actor: &str, reason: &str) -> Input {
+    let action = match action.clone() {
+        Action::Signal { name, payload, idempotency } => {
+            let key = idempotency.map(|Idempotency { key, fingerprint }| SignalKey { key, fingerprint });
+            return Input::Signal { name, payload, key };
+        }
+        Action::Cancel => OperatorAction::Cancel { code: codes::CANCELLED.into() },
+        Action::Retry => OperatorAction::Retry,
+        Action::Skip { output } => OperatorAction::Skip { output },
+        Action::Compensate => OperatorAction::Compensate,
+        Action::Pause => OperatorAction::Pause,
+        Action::Resume => OperatorAction::Resume,
+        Action::Resolve { step } => OperatorAction::Resolve { step },
+        Action::Abandon { force } => OperatorAction::Abandon { force },
+        Action::Replayed { step } => OperatorAction::Replayed { step },
+    };
+    Input::Act { action, actor: actor.to_owned(), reason: reason.to_owned() }
+}
+
 fn answer_input(reply: &eventicket_contracts::envelope::Reply) -> Input {
     use eventicket_contracts::envelope::{Answer as Wire, Half};
     use eventicket_saga::Answer;
     let answer = match reply.answer.clone() {
+        Wire::Done(output) if reply.half == Half::Fence => match found(&output) {
+            Some(found) => Answer::Fenced(found),
+            None => Answer::Dead { reason: "not an answer to a fence".to_owned() },
+        },
         Wire::Done(output) => Answer::Done(output),
         Wire::Rejected(r) => Answer::Rejected { code: r.code, message: r.message },
         Wire::Pending(output) => Answer::Pending(output),
@@ -86,6 +104,20 @@ fn answer_input(reply: &eventicket_contracts::envelope::Reply) -> Input {
     let half = match reply.half {
         Half::Do => eventicket_saga::Half::Do,
         Half::Undo => eventicket_saga::Half::Undo,
+        Half::Fence => eventicket_saga::Half::Fence,
     };
     Input::Answer { step: reply.key.step.clone(), round: reply.key.round, half, attempt: reply.attempt, answer }
+}
+
+/// What a fence's answer tells, for the engine.
+fn found(output: &serde_json::Value) -> Option<eventicket_saga::Found> {
+    use eventicket_contracts::envelope::{Fenced, Recorded as Wire};
+    use eventicket_saga::Recorded;
+    let Fenced { id, effect, undo } = Fenced::deserialize(output).ok()?;
+    let recorded = |half: Wire| match half {
+        Wire::Done(output) => Recorded::Done(output),
+        Wire::Rejected(r) => Recorded::Rejected { code: r.code },
+        Wire::Closed => Recorded::Closed,
+    };
+    Some(eventicket_saga::Found { id, effect: recorded(effect), undo: undo.map(recorded) })
 }

@@ -1,21 +1,26 @@
 //! The booking saga.
 //!
 //! ```text
-//! RESERVE  bookings.reserve    undo bookings.release
-//! AWAIT    payment method      until the hold expires     when none was given
-//! PAY      payments.charge     undo payments.refund       when the amount is above zero
-//! CONFIRM  bookings.confirm    the point of no return
-//! NOTIFY   notifications.send  retried, never undoes the booking
+//! RESERVE      bookings.reserve    undo bookings.release
+//! AWAIT        payment method      until the hold expires     when none was given, and after a decline
+//! PAY          payments.charge     undo payments.refund       when the amount is above zero; back to AWAIT on a decline
+//! CONFIRM      bookings.confirm    the point of no return
+//! NOTIFY       notifications.send  retried, never undoes the booking
+//! REFUND_MAIL  notifications.send  on the way back, when money was taken
 //! ```
+//!
+//! Version 1 ended at the first decline and sent no mail on its way back.
 
 use std::time::Duration;
 
 use eventicket_contracts::bookings::{Confirm, DEFAULT_HOLD, Release, Reserve, Reserved};
-use eventicket_contracts::payments::{Charge, Refund};
-use eventicket_contracts::sagas::{BOOKING, BookedItem, BookingInput, BookingStatus, BookingView, RefundStatus};
+use eventicket_contracts::payments::{Charge, ChargePending, NextAction, Refund, Refunded};
+use eventicket_contracts::sagas::{
+    BOOKING, BookedItem, BookingInput, BookingStatus, BookingView, PAYMENT_METHOD, PaymentMethod, RefundStatus,
+};
 use eventicket_contracts::{SagaId, Timestamp, codes, notifications};
-use eventicket_saga::definition::{Call, Command, Deadline, Definition, Retry, Step, View};
-use eventicket_saga::{Phase, Saga, Status, Undo};
+use eventicket_saga::definition::{Call, Command, Deadline, Definition, OnRejection, Retry, Step, View};
+use eventicket_saga::{Phase, Saga, Status, StepState, Undo};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -26,25 +31,34 @@ const AWAIT: &str = "AWAIT";
 const PAY: &str = "PAY";
 const CONFIRM: &str = "CONFIRM";
 const NOTIFY: &str = "NOTIFY";
+const REFUND_MAIL: &str = "REFUND_MAIL";
+/// Where PAY and CONFIRM stand, in every version.
+const PAY_AT: usize = 2;
+const CONFIRM_AT: usize = 3;
 
-/// The signal that AWAIT waits for; its payload is a [`PaymentMethod`].
-pub const PAYMENT_METHOD: &str = "payment_method";
-
+/// Rounds of paying; the last decline ends the booking.
+const ROUNDS: u32 = 5;
 /// How long one attempt to charge may take.
 const PAY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a pending payment is asked for; payments tells its end by itself, and asks the gateway more often.
+const PAY_ASKED: Duration = Duration::from_secs(120);
 /// Beyond PAY's retry budget, so that a paid saga's confirm still finds its hold.
 const GRACE_MARGIN: Duration = Duration::from_secs(30);
 
-/// What the signal brings.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct PaymentMethod {
-    /// Sealed by the gateway.
-    pub method: String,
-}
-
 /// The saga as the runtime registers it.
 pub fn kind() -> Kind {
-    Kind { name: BOOKING, definitions: vec![version_1()], check, status, view }
+    Kind { name: BOOKING, definitions: vec![version_1(), version_2()], check, status, view }
+}
+
+fn version_2() -> Definition {
+    let mut pay = pay();
+    pay.on_rejection = OnRejection::BackTo { wait: AWAIT.into(), rounds: ROUNDS };
+    pay.replaced_by = Some(PAYMENT_METHOD.into());
+    pay.ask_every = PAY_ASKED;
+    let mut definition = Definition { version: 2, ..version_1() };
+    definition.steps[PAY_AT] = Step::command(PAY, pay).when(|v| amount(v) > 0);
+    definition.steps.push(Step::command(REFUND_MAIL, patient(refund_mail)).when(was_charged).on_unwinding());
+    definition
 }
 
 fn version_1() -> Definition {
@@ -57,7 +71,7 @@ fn version_1() -> Definition {
                 .when(|v| amount(v) > 0 && input(v).is_ok_and(|i| i.method.is_none())),
             Step::command(PAY, pay()).when(|v| amount(v) > 0),
             Step::command(CONFIRM, Command::new(Call::new("bookings", "confirm", confirm)).no_return()),
-            Step::command(NOTIFY, notify()),
+            Step::command(NOTIFY, patient(mail)),
         ],
         deadlines: vec![Deadline {
             reason: codes::HOLD_EXPIRED.into(),
@@ -83,9 +97,15 @@ fn pay_retry() -> Retry {
     Retry::new(4, Duration::from_millis(500), Duration::from_secs(5))
 }
 
-fn notify() -> Command {
+fn patient(mail: fn(&View<'_>) -> Result<Value, String>) -> Command {
     let patient = Retry::new(20, Duration::from_secs(1), Duration::from_secs(60));
     Command::new(Call::new("notifications", "send", mail)).best_effort().retry(patient)
+}
+
+/// Whether money was taken, as far as is known by now.
+fn was_charged(v: &View<'_>) -> bool {
+    let given_back = || v.undo_output(PAY).and_then(|o| Refunded::deserialize(o).ok()).and_then(|r| r.amount);
+    v.is_done(PAY) || given_back().is_some()
 }
 
 fn grace() -> Duration {
@@ -127,6 +147,18 @@ fn mail(v: &View<'_>) -> Result<Value, String> {
     json(notifications::Send { template, customer: input.customer, data: json(data)? })
 }
 
+fn refund_mail(v: &View<'_>) -> Result<Value, String> {
+    let (input, reserved) = (input(v)?, reserved(v)?);
+    let data = notifications::RefundMail {
+        booking: SagaId(v.id()),
+        title: reserved.title,
+        reason: v.reason().unwrap_or(codes::CANCELLED).into(),
+        amount: reserved.total,
+    };
+    let template = notifications::BOOKING_REFUNDED.to_owned();
+    json(notifications::Send { template, customer: input.customer, data: json(data)? })
+}
+
 fn input(v: &View<'_>) -> Result<BookingInput, String> {
     BookingInput::deserialize(v.input()).map_err(|e| e.to_string())
 }
@@ -157,33 +189,48 @@ fn check(input: &Value) -> Result<(), String> {
 
 /// The booking's status: a pure function of its saga's state.
 pub fn booking_status(saga: &Saga) -> BookingStatus {
-    let step = |at: usize| saga.steps.get(at).map_or(Status::Idle, |s| s.status);
-    let confirmed = step(3) == Status::Done;
-    let reason = saga.reason.as_ref().map(|r| r.code.as_str());
+    let confirmed = saga.steps.get(CONFIRM_AT).is_some_and(|s| s.status == Status::Done);
+    let waits = saga.steps.get(saga.at).is_some_and(|s| matches!(s.status, Status::Waiting(_)));
     match saga.phase {
         Phase::Completed => BookingStatus::Confirmed,
         Phase::Forward if confirmed => BookingStatus::Confirmed,
-        Phase::Forward => match (step(1), step(2)) {
-            (Status::Waiting(_), _) | (_, Status::Pending(_)) => BookingStatus::AwaitingPayment,
-            _ => BookingStatus::Pending,
-        },
-        Phase::Unwinding | Phase::Compensated | Phase::Abandoned => match reason {
-            Some(codes::HOLD_EXPIRED) if declined(saga).is_none() => BookingStatus::Expired,
+        Phase::Forward if waits || pending_payment(saga).is_some() => BookingStatus::AwaitingPayment,
+        Phase::Forward => BookingStatus::Pending,
+        Phase::Unwinding | Phase::Compensated | Phase::Abandoning | Phase::Abandoned => match reason(saga) {
+            Some(codes::HOLD_EXPIRED) => BookingStatus::Expired,
             Some(codes::CANCELLED) => BookingStatus::Cancelled,
             _ => BookingStatus::Failed,
         },
     }
 }
 
+/// Why it ended without tickets; a hold that ran out after a decline ends by the decline.
+fn reason(saga: &Saga) -> Option<&str> {
+    let code = saga.reason.as_ref().map(|r| r.code.as_str());
+    if code == Some(codes::HOLD_EXPIRED) { declined(saga).and(Some(codes::PAYMENT_DECLINED)).or(code) } else { code }
+}
+
+/// The round of PAY that the bank or the customer takes time for, unless another one replaces it.
+fn pending_payment(saga: &Saga) -> Option<&StepState> {
+    let pay = saga.steps.get(PAY_AT)?;
+    let open = matches!(pay.status, Status::Pending(_) | Status::Sent(_) | Status::Backoff(_) | Status::Held);
+    Some(pay).filter(|pay| pay.pending && open && pay.undo == Undo::None)
+}
+
+fn next_action(saga: &Saga) -> Option<NextAction> {
+    let pay = pending_payment(saga).filter(|_| saga.phase == Phase::Forward)?;
+    ChargePending::deserialize(&pay.output).ok()?.next_action
+}
+
 fn declined(saga: &Saga) -> Option<&str> {
-    let pay = saga.steps.get(2)?;
+    let pay = saga.steps.get(PAY_AT)?;
     let error = pay.error.as_ref().filter(|_| pay.status == Status::Rejected || pay.round > 1)?;
     Some(error.0.as_str())
 }
 
 /// What happens to the money of a booking that ends without tickets.
 fn refund(saga: &Saga) -> RefundStatus {
-    let Some(pay) = saga.steps.get(2).filter(|p| p.attempts > 0 && p.status != Status::Rejected) else {
+    let Some(pay) = saga.steps.get(PAY_AT).filter(|p| p.attempts > 0 && p.status != Status::Rejected) else {
         return RefundStatus::None;
     };
     match (saga.phase, pay.undo) {
@@ -203,7 +250,7 @@ fn view(row: &RowView<'_>) -> Value {
     let reserved = row.saga.steps.first().and_then(|s| Reserved::deserialize(&s.output).ok());
     let status = booking_status(row.saga);
     let reason = matches!(status, BookingStatus::Failed | BookingStatus::Expired | BookingStatus::Cancelled)
-        .then(|| row.saga.reason.as_ref().map(|r| r.code.clone()))
+        .then(|| reason(row.saga).map(str::to_owned))
         .flatten();
     let booking = BookingView {
         id: row.id,
@@ -211,10 +258,15 @@ fn view(row: &RowView<'_>) -> Value {
         reason,
         event_id: input.event,
         customer_id: input.customer,
-        items: input.items.iter().map(|i| BookedItem { ticket_type_id: i.ticket_type, quantity: i.quantity }).collect(),
+        items: input
+            .items
+            .iter()
+            .map(|i| BookedItem { ticket_type_id: i.ticket_type, quantity: i.quantity, seats: i.seats.clone() })
+            .collect(),
         total: reserved.as_ref().map(|r| r.total),
         hold_expires_at: reserved.as_ref().map(|r| r.hold_until),
         lines: reserved.map(|r| r.lines).unwrap_or_default(),
+        next_action: next_action(row.saga),
         last_decline: declined(row.saga).map(str::to_owned),
         refund: refund(row.saga),
         created_at: Timestamp(row.saga.started_at),

@@ -1,6 +1,7 @@
 //! The platform's sagas, one a file. A new one is added to [`catalogue`].
 
 pub mod booking;
+pub mod failed_refund;
 pub mod publish_event;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,7 +81,7 @@ impl Catalogue {
 /// # Errors
 /// As [`Catalogue::new`].
 pub fn catalogue() -> Result<Catalogue, Unsound> {
-    Catalogue::new(vec![booking::kind(), publish_event::kind()], |service, action| {
+    Catalogue::new(vec![booking::kind(), publish_event::kind(), failed_refund::kind()], |service, action| {
         Service::named(service).is_some_and(|s| s.actions().contains(&action))
     })
 }

@@ -1,12 +1,17 @@
-//! The saga that puts an event on sale; the events service starts it from a row of its own.
+//! The saga of what is sold: publication of an event, and every later change, stop and cancellation; the events service
+//! starts it from a row of its own.
 //!
 //! ```text
 //! OFFER   bookings.offer   the point of no return: repeated until bookings has decided
-//! SETTLE  events.settle    tells events the end
+//! SETTLE  events.settle    tells events that it is sold so
+//! REVERT  events.settle    on the way back: tells events why it is not
 //! ```
+//!
+//! Version 1 told nobody of a refusal.
 
 use std::time::Duration;
 
+use eventicket_contracts::codes;
 use eventicket_contracts::events::{PublishEvent, Settle};
 use eventicket_contracts::sagas::PUBLISH_EVENT;
 use eventicket_saga::definition::{Call, Command, Definition, Retry, Step, View};
@@ -18,25 +23,39 @@ use super::{Kind, RowView};
 
 /// The saga as the runtime registers it.
 pub fn kind() -> Kind {
-    Kind { name: PUBLISH_EVENT, definitions: vec![version_1()], check, status, view }
+    Kind { name: PUBLISH_EVENT, definitions: vec![version_1(), version_2()], check, status, view }
+}
+
+fn version_2() -> Definition {
+    let mut definition = Definition { version: 2, ..version_1() };
+    let refused = |v: &View<'_>| settle(v, Some(v.reason().unwrap_or(codes::CANCELLED)));
+    definition.steps.push(Step::command("REVERT", patient(refused)).on_unwinding());
+    definition
 }
 
 fn version_1() -> Definition {
     let offer = Call::new("bookings", "offer", |v| serde_json::to_value(input(v)?.offer).map_err(|e| e.to_string()));
-    let settle = Call::new("events", "settle", |v| {
-        let offer = input(v)?.offer;
-        serde_json::to_value(Settle { event: offer.event, version: offer.version }).map_err(|e| e.to_string())
-    });
-    let patient = Retry::new(10_000, Duration::from_millis(200), Duration::from_secs(30));
     Definition {
         name: PUBLISH_EVENT.into(),
         version: 1,
         steps: vec![
             Step::command("OFFER", Command::new(offer).no_return()),
-            Step::command("SETTLE", Command::new(settle).best_effort().retry(patient)),
+            Step::command("SETTLE", patient(|v| settle(v, None))),
         ],
         deadlines: vec![],
     }
+}
+
+/// Until events has it, the event waits: three and a half days.
+fn patient(body: fn(&View<'_>) -> Result<Value, String>) -> Command {
+    let retry = Retry::new(10_000, Duration::from_millis(200), Duration::from_secs(30));
+    Command::new(Call::new("events", "settle", body)).best_effort().retry(retry)
+}
+
+fn settle(v: &View<'_>, refused: Option<&str>) -> Result<Value, String> {
+    let offer = input(v)?.offer;
+    let settle = Settle { event: offer.event, version: offer.version, refused: refused.map(str::to_owned) };
+    serde_json::to_value(settle).map_err(|e| e.to_string())
 }
 
 fn input(v: &View<'_>) -> Result<PublishEvent, String> {
@@ -50,8 +69,8 @@ fn check(input: &Value) -> Result<(), String> {
 fn status(saga: &Saga) -> &'static str {
     match saga.phase {
         Phase::Forward => "pending",
-        Phase::Completed => "published",
-        Phase::Unwinding | Phase::Compensated | Phase::Abandoned => "refused",
+        Phase::Completed => "accepted",
+        Phase::Unwinding | Phase::Compensated | Phase::Abandoning | Phase::Abandoned => "refused",
     }
 }
 

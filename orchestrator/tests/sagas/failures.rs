@@ -1,7 +1,7 @@
 //! Each step fails in turn: rejected, unknown, dead, crashed.
 
 use eventicket_saga::testing::{Behaviour, Message, Play};
-use eventicket_saga::{Half, Phase, Status, What};
+use eventicket_saga::{Half, OnRejection, Phase, Status, What};
 
 use super::{Case, each};
 
@@ -44,12 +44,16 @@ fn each_step_is_rejected_in_turn() {
         play.world.behave(step, Half::Do, Behaviour::Reject(CODE.into()));
         play.run();
         assert!(play.told(What::Rejected).iter().all(|s| *s == step), "{name}");
-        assert_eq!(play.status(step), Status::Rejected, "{name}");
+        let rejected = play.history.iter().filter(|e| e.what == What::Rejected).count();
+        assert!(rejected > 0, "{name}");
         if case.command(step).best_effort {
             assert_eq!((play.saga.phase, case.status(&play)), (Phase::Completed, case.sample.ends), "{name}");
         } else {
             let reason = play.saga.reason.as_ref().unwrap();
-            assert_eq!((reason.step.as_deref(), reason.code.as_str()), (Some(step), CODE), "{name}");
+            // A step that goes back to a wait ends with it, where nobody signals any more.
+            let waits = case.command(step).on_rejection != OnRejection::Unwind && play.signals.is_empty();
+            let by_step = (reason.step.as_deref(), reason.code.as_str()) == (Some(step), CODE);
+            assert!(by_step != waits, "{name}: {reason:?}");
             assert_eq!(play.saga.phase, Phase::Compensated, "{name}");
             assert_ne!(case.status(&play), case.sample.ends, "{name}");
             assert_undone(case, &play, &undone(case, before), &name);

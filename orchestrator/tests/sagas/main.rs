@@ -4,15 +4,17 @@
 //! The services are those of [`eventicket_saga::testing`], which keep to the protocol. A new kind of saga needs a sample
 //! in [`samples`].
 
+mod booking;
 mod crashes;
 mod failures;
 mod orders;
+mod publish_event;
 mod samples;
 
 use eventicket_contracts::codes;
 use eventicket_orchestrator::sagas::{Catalogue, Kind, catalogue};
-use eventicket_saga::testing::{Play, World};
-use eventicket_saga::{Command, Definition, Input, OperatorAction, Phase, What};
+use eventicket_saga::testing::{Behaviour, Play, World};
+use eventicket_saga::{Command, Definition, Half, Input, OperatorAction, Phase, What};
 
 use samples::{SAMPLES, Sample};
 
@@ -43,6 +45,7 @@ impl<'a> Case<'a> {
         }
         let mut play = Play::new(self.definition, (self.sample.input)(), world);
         play.signals = (self.sample.signals)();
+        play.by_hand = true;
         play
     }
 
@@ -91,7 +94,8 @@ fn every_kind_of_saga_has_a_sample() {
         assert!(!sampled.is_empty(), "{} has no sample in samples.rs", definition.name);
         for step in definition.steps.iter().map(|s| s.name.as_str()) {
             let at = definition.position(step).unwrap();
-            let taken = definition.command(at).is_none() || sampled.iter().any(|s| s.takes.contains(&step));
+            let back = definition.steps[at].on_unwinding;
+            let taken = definition.command(at).is_none() || back || sampled.iter().any(|s| s.takes.contains(&step));
             assert!(taken, "no sample of {} takes {step}", definition.name);
         }
     }
@@ -123,5 +127,22 @@ fn a_booking_that_nobody_pays_expires() {
         assert_eq!(play.now, samples::hold_until(&play.saga), "at the hold's very end");
         assert_eq!(play.undone(), ["RESERVE"]);
         play.assert_nothing_is_left();
+    });
+}
+
+#[test]
+fn each_step_of_the_way_back_takes_place_when_the_last_step_that_can_fail_does() {
+    each(|case| {
+        let back = case.definition.steps.iter().filter(|s| s.on_unwinding).map(|s| s.name.as_str());
+        let back: Vec<&str> = back.collect();
+        let Some(last) = case.sample.takes.iter().find(|s| case.command(s).no_return) else { return };
+        let mut play = case.started();
+        play.world.behave(last, Half::Do, Behaviour::Reject("no".into()));
+        play.run();
+        assert_eq!(play.saga.phase, Phase::Compensated);
+        // A free booking has no money to tell of.
+        let told: Vec<&str> = play.told(What::Done).into_iter().filter(|s| back.contains(s)).collect();
+        let expected = if case.sample.name == "free" { Vec::new() } else { back };
+        assert_eq!(told, expected, "{}", case.name("the way back"));
     });
 }

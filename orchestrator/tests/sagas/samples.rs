@@ -6,10 +6,9 @@ use eventicket_contracts::bookings::{
     Confirmed, DEFAULT_HOLD, Line, Offer, Offered, OfferedType, ReserveItem, Reserved,
 };
 use eventicket_contracts::events::PublishEvent;
-use eventicket_contracts::payments::{Charged, Refunded};
-use eventicket_contracts::sagas::{BOOKING, BookingInput, PUBLISH_EVENT};
-use eventicket_contracts::{Currency, CustomerId, EventId, Money, TicketTypeId, Timestamp};
-use eventicket_orchestrator::sagas::booking::{PAYMENT_METHOD, PaymentMethod};
+use eventicket_contracts::payments::{Charged, FailedRefund, Refunded};
+use eventicket_contracts::sagas::{BOOKING, BookingInput, FAILED_REFUND, PAYMENT_METHOD, PUBLISH_EVENT, PaymentMethod};
+use eventicket_contracts::{Currency, CustomerId, EventId, Money, SagaId, TicketTypeId, Timestamp};
 use eventicket_saga::{Half, Saga, Send};
 use serde::Serialize;
 use serde_json::Value;
@@ -75,7 +74,17 @@ pub const SAMPLES: &[Sample] = &[
         outputs: |send, _| if send.step == "OFFER" { json(Offered { version: 1 }) } else { Value::Null },
         needs: &[],
         takes: &["OFFER", "SETTLE"],
-        ends: "published",
+        ends: "accepted",
+    },
+    Sample {
+        kind: FAILED_REFUND,
+        name: "given back by hand",
+        input: failed_refund,
+        signals: Vec::new,
+        outputs: |_, _| Value::Null,
+        needs: &[],
+        takes: &[],
+        ends: "given_back",
     },
 ];
 
@@ -95,15 +104,20 @@ fn booking(method: Option<&str>) -> Value {
     json(BookingInput {
         event: EventId(id(1)),
         customer: CustomerId(id(2)),
-        items: vec![ReserveItem { ticket_type: TicketTypeId(id(3)), quantity: 2 }],
+        items: vec![ReserveItem { ticket_type: TicketTypeId(id(3)), quantity: 2, seats: Vec::new() }],
         expected_total: None,
         method: method.map(str::to_owned),
     })
 }
 
 fn bookings_outputs(send: &Send, now: i64, total: i64) -> Value {
-    let line =
-        Line { ticket_type_id: TicketTypeId(id(3)), name: "Stalls".into(), quantity: 2, unit_price: euros(total / 2) };
+    let line = Line {
+        ticket_type_id: TicketTypeId(id(3)),
+        name: "Stalls".into(),
+        quantity: 2,
+        unit_price: euros(total / 2),
+        seats: Vec::new(),
+    };
     match (send.step.as_str(), send.half) {
         ("RESERVE", Half::Do) => json(Reserved {
             lines: vec![line],
@@ -133,6 +147,7 @@ fn publish() -> Value {
             starts_at,
             ends_at: starts_at.plus(Duration::from_secs(7_200)),
             on_sale: true,
+            cancelled: false,
             hold_seconds: None,
             max_per_customer: None,
             ticket_types: vec![OfferedType {
@@ -141,7 +156,21 @@ fn publish() -> Value {
                 price: euros(2_100),
                 quantity: 100,
                 max_per_order: None,
+                seats: Vec::new(),
             }],
         },
+    })
+}
+
+fn failed_refund() -> Value {
+    json(FailedRefund {
+        booking: SagaId(id(4)),
+        step: "PAY".into(),
+        round: 1,
+        customer: CustomerId(id(2)),
+        amount: euros(4_200),
+        intent: "pi_1".into(),
+        refund: "re_1".into(),
+        reason: "account_closed".into(),
     })
 }

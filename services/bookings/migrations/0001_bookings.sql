@@ -8,7 +8,8 @@ CREATE TABLE events (
     ends_at          bigint  NOT NULL,
     on_sale          boolean NOT NULL,
     hold_seconds     bigint,
-    max_per_customer bigint
+    max_per_customer bigint,
+    cancelled        boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 50);
 
 CREATE TABLE ticket_types (
@@ -21,9 +22,33 @@ CREATE TABLE ticket_types (
     quantity      bigint  NOT NULL,
     available     bigint  NOT NULL CHECK (available >= 0),  -- quantity less what is held and confirmed
     max_per_order bigint,
+    numbered      boolean NOT NULL DEFAULT false,           -- it has a plan of seats
+    free_from     bigint  NOT NULL DEFAULT 0,               -- all seats before this position of the plan are taken
     PRIMARY KEY (event, id),
     CHECK (available <= quantity)
 ) WITH (fillfactor = 25);
+
+-- The plans of numbered types. Only offers write them.
+CREATE TABLE seats (
+    event       uuid    NOT NULL,
+    label       text    COLLATE "C" NOT NULL,
+    ticket_type uuid    NOT NULL,
+    position    integer NOT NULL,               -- in the plan of the type
+    PRIMARY KEY (event, label)
+);
+
+CREATE INDEX seats_in_order ON seats (ticket_type, position);
+
+-- The seats that are held or sold, each with its hold: inserted with the hold, deleted when it is given back. Under the
+-- capacity lock of the event nobody meets the key; should anything ever go around the lock, it does.
+CREATE TABLE taken_seats (
+    event uuid    NOT NULL,
+    seat  text    COLLATE "C" NOT NULL,
+    saga  uuid    NOT NULL,
+    step  text    NOT NULL,
+    round integer NOT NULL,
+    PRIMARY KEY (event, seat)
+);
 
 -- One row a round of a step that reserves: the record of its reserve, release and confirm in one. It is inserted once
 -- and updated at most once. No index has a column that changes, so that the update stays on its page (HOT): hence the
@@ -40,10 +65,13 @@ CREATE TABLE holds (
     event       uuid    NOT NULL,
     customer    uuid,                           -- null in a tombstone
     answer      text,                           -- JSON of the Reserved or of the Rejection; null in a tombstone
+    tickets     bigint,                         -- their number; null where nothing was ever held
+    max_per_customer bigint,                    -- the event's when the hold was made
     PRIMARY KEY (saga, step, round)
 ) WITH (fillfactor = 50);
 
 CREATE INDEX holds_grace ON holds (grace_until) WHERE grace_until IS NOT NULL;
+CREATE INDEX holds_customer ON holds (event, customer) WHERE grace_until IS NOT NULL;
 
 -- Up to where nothing is held any more; where a fresh sweep begins.
 CREATE TABLE swept (until bigint NOT NULL);
@@ -56,7 +84,8 @@ CREATE TABLE tickets (
     event       uuid    NOT NULL,
     ticket_type uuid    NOT NULL,
     name        text    NOT NULL,
-    issued_at   bigint  NOT NULL
+    issued_at   bigint  NOT NULL,
+    seat        text                            -- where the type is numbered
 );
 
 CREATE INDEX tickets_booking ON tickets (booking);
@@ -71,6 +100,17 @@ CREATE TABLE offers (
     answer     text    NOT NULL,                -- JSON
     created_at bigint  NOT NULL,
     PRIMARY KEY (saga, step, round)
+);
+
+-- What fences were told.
+CREATE TABLE fences (
+    saga       uuid    NOT NULL,
+    step       text    NOT NULL,
+    round      integer NOT NULL,
+    id         integer NOT NULL,                -- of the fence, within its round
+    answer     text    NOT NULL,                -- JSON
+    created_at bigint  NOT NULL,
+    PRIMARY KEY (saga, step, round, id)
 );
 
 -- What `availability.changed` last told of an event; its lock and its time bound the rate over all replicas.

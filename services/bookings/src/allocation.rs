@@ -4,37 +4,15 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use eventicket_contracts::bookings::{Line, Offer, Offered, Reserve, Reserved};
+use eventicket_contracts::bookings::{Line, Offer, Offered, Reserved};
 use eventicket_contracts::envelope::{Answer, Key, Rejection};
-use eventicket_contracts::{CustomerId, EventId, Money, TicketTypeId, Timestamp, codes};
+use eventicket_contracts::{CustomerId, EventId, TicketTypeId, Timestamp, codes};
+use eventicket_planted::Fault;
 
-/// An event as it is sold.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Event {
-    pub id: EventId,
-    /// Zero before the first offer.
-    pub version: i64,
-    pub title: String,
-    pub starts_at: Timestamp,
-    pub ends_at: Timestamp,
-    pub on_sale: bool,
-    pub hold_seconds: Option<u32>,
-    pub max_per_customer: Option<u32>,
-    /// In the event's own order.
-    pub types: Vec<TicketType>,
-}
-
-/// A ticket type with its capacity.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct TicketType {
-    pub id: TicketTypeId,
-    pub name: String,
-    pub price: Money,
-    pub quantity: u32,
-    /// Neither held nor confirmed.
-    pub available: u32,
-    pub max_per_order: Option<u32>,
-}
+use crate::event::Event;
+use crate::limits::Bought;
+use crate::offering::offered;
+use crate::seats::{Seat, SeatChange};
 
 /// What is recorded of a round that reserves; reserve, release and confirm are all answered from it.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +41,8 @@ pub(crate) struct Hold {
     pub customer: CustomerId,
     pub reserved: Reserved,
     pub grace_until: Timestamp,
+    /// The event's limit for one customer when it was made.
+    pub max_per_customer: Option<u32>,
 }
 
 /// A hold leaves `Held` once; the others are final.
@@ -72,6 +52,15 @@ pub(crate) enum Phase {
     Confirmed,
     Released,
     Expired,
+}
+
+impl Content {
+    pub fn hold(&self) -> Option<&Hold> {
+        match self {
+            Self::Hold(hold) => Some(hold),
+            Self::Refused { .. } | Self::Tombstone => None,
+        }
+    }
 }
 
 impl Hold {
@@ -108,7 +97,10 @@ pub(crate) struct Books {
     records: HashMap<Key, Kept>,
     offers: HashMap<Key, Answer>,
     made_offers: Vec<OfferRecord>,
+    fences: HashMap<(Key, u32), Answer>,
+    made_fences: Vec<FenceRecord>,
     offered: BTreeSet<EventId>,
+    bought: Bought,
     touched: BTreeSet<(EventId, TicketTypeId)>,
     changes: Vec<Change>,
 }
@@ -135,6 +127,23 @@ pub(crate) struct OfferRecord {
     pub answer: Answer,
 }
 
+/// The record of a fence: its round, its number there, and what it was told.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct FenceRecord {
+    pub key: Key,
+    pub id: u32,
+    pub answer: Answer,
+}
+
+/// What is left of a ticket type.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Left {
+    pub event: EventId,
+    pub kind: TicketTypeId,
+    pub available: u32,
+    pub free_from: u32,
+}
+
 /// What a batch has to write, each row once.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
@@ -142,24 +151,30 @@ pub(crate) struct Changes {
     pub updated: Vec<(Key, Record)>,
     /// Events whose offer changed, whole.
     pub offered: Vec<Event>,
-    /// What is available of types, of other events than those.
-    pub available: Vec<(EventId, TicketTypeId, u32)>,
+    /// What is left of types, of other events than those.
+    pub left: Vec<Left>,
     pub offers: Vec<OfferRecord>,
+    pub fences: Vec<FenceRecord>,
+    /// By event and label.
+    pub seats: Vec<(EventId, String, SeatChange)>,
     pub happened: Vec<Change>,
 }
 
 impl Books {
     /// Working set of what was read under the locks of the sagas.
-    pub fn new(
-        records: impl IntoIterator<Item = (Key, Record)>,
-        offers: impl IntoIterator<Item = (Key, Answer)>,
-    ) -> Self {
+    pub fn new(records: impl IntoIterator<Item = (Key, Record)>) -> Self {
         let kept = |(key, record)| (key, Kept { record, mark: Mark::AsRead });
-        Self {
-            records: records.into_iter().map(kept).collect(),
-            offers: offers.into_iter().collect(),
-            ..Self::default()
-        }
+        Self { records: records.into_iter().map(kept).collect(), ..Self::default() }
+    }
+
+    /// Adds what offers were answered.
+    pub fn add_offers(&mut self, answers: impl IntoIterator<Item = (Key, Answer)>) {
+        self.offers.extend(answers);
+    }
+
+    /// Adds what fences were answered.
+    pub fn add_fences(&mut self, answers: impl IntoIterator<Item = ((Key, u32), Answer)>) {
+        self.fences.extend(answers);
     }
 
     /// Adds events that were read under their locks.
@@ -167,14 +182,34 @@ impl Books {
         self.events.extend(events.into_iter().map(|event| (event.id, event)));
     }
 
+    /// Adds a seat of one of these events.
+    pub fn add_seat(&mut self, event: EventId, label: String, seat: Seat) {
+        if let Some(event) = self.events.get_mut(&event) {
+            event.seats.add(label, seat);
+        }
+    }
+
+    /// All free seats of a type are known up to this position, from where its first free one may be.
+    pub fn read_to(&mut self, event: EventId, kind: TicketTypeId, position: u32) {
+        if let Some(event) = self.events.get_mut(&event) {
+            event.seats.read_to(kind, position);
+        }
+    }
+
+    /// Adds what a customer of one of these events holds and has bought.
+    pub fn add_customer(&mut self, event: EventId, customer: CustomerId, tickets: u32) {
+        self.bought.add(event, customer, tickets);
+    }
+
     pub fn record(&self, key: &Key) -> Option<&Record> {
         self.records.get(key).map(|kept| &kept.record)
     }
 
-    /// The event of a hold that may still change capacity.
-    pub fn held_event(&self, key: &Key) -> Option<EventId> {
+    /// A hold that may still change capacity, with its event.
+    pub fn held(&self, key: &Key) -> Option<(EventId, &Hold)> {
         let record = self.record(key)?;
-        matches!(&record.content, Content::Hold(hold) if hold.phase == Phase::Held).then_some(record.event)
+        let hold = record.content.hold().filter(|hold| hold.phase == Phase::Held)?;
+        Some((record.event, hold))
     }
 
     pub fn event(&self, id: EventId) -> Option<&Event> {
@@ -185,13 +220,25 @@ impl Books {
         self.offers.get(key)
     }
 
+    pub fn fence_answer(&self, key: &Key, id: u32) -> Option<&Answer> {
+        self.fences.get(&(key.clone(), id))
+    }
+
+    /// The tickets that a customer has of an event with a limit.
+    pub fn bought(&self, event: EventId, customer: CustomerId) -> u32 {
+        let bought = self.bought.of(event, customer);
+        let limited = self.event(event).is_some_and(|event| event.max_per_customer.is_some());
+        debug_assert!(bought.is_some() || !limited, "the customers of an event with a limit are among the books");
+        bought.unwrap_or(0)
+    }
+
     /// Records the answer to a reserve that is not recorded, and takes what a hold takes.
     pub fn record_reserve(&mut self, key: &Key, event: EventId, content: Content, trace: Option<String>) {
         let what = match &content {
             Content::Hold(hold) => {
-                for line in &hold.reserved.lines {
-                    self.shift(event, line, |available, quantity| available.saturating_sub(quantity));
-                }
+                self.shift(event, hold, |event, line| event.take(line, key));
+                let tickets = hold.tickets();
+                self.bought.shift(event, hold.customer, |bought| bought.saturating_add(tickets));
                 What::Held
             }
             Content::Refused { .. } => What::Refused,
@@ -204,6 +251,9 @@ impl Books {
 
     /// Closes a round of which nothing is recorded, so that its reserve comes too late.
     pub fn close(&mut self, key: &Key, event: EventId) {
+        if Fault::NoTombstone.is_planted() {
+            return;
+        }
         self.record_reserve(key, event, Content::Tombstone, None);
     }
 
@@ -219,12 +269,9 @@ impl Books {
     /// Ends a hold and gives its capacity back; false where it is not held.
     pub fn end(&mut self, key: &Key, phase: Phase, reason: &str, trace: Option<String>) -> bool {
         let Some((changes, event)) = self.leave(key, phase) else { return false };
-        let lines = match self.record(key).map(|record| &record.content) {
-            Some(Content::Hold(hold)) => hold.reserved.lines.clone(),
-            _ => Vec::new(),
-        };
-        for line in &lines {
-            self.shift(event, line, u32::saturating_add);
+        if let Some(hold) = self.record(key).and_then(|record| record.content.hold()).cloned() {
+            self.shift(event, &hold, |event, line| event.give_back(line, key));
+            self.bought.shift(event, hold.customer, |bought| bought.saturating_sub(hold.tickets()));
         }
         let what = What::Ended(phase, reason.to_owned());
         self.changes.push(Change { key: key.clone(), changes, what, trace });
@@ -244,14 +291,15 @@ impl Books {
         Some((kept.record.changes, kept.record.event))
     }
 
-    fn shift(&mut self, event: EventId, line: &Line, by: impl Fn(u32, u32) -> u32) {
-        let types = self.events.get_mut(&event).map(|event| &mut event.types);
-        let kind = types.and_then(|types| types.iter_mut().find(|kind| kind.id == line.ticket_type_id));
-        // A type with tickets held cannot be left out of an offer, and its event is locked.
-        debug_assert!(kind.is_some(), "the capacity of a hold is not among the books");
-        if let Some(kind) = kind {
-            kind.available = by(kind.available, line.quantity);
-            self.touched.insert((event, kind.id));
+    /// Changes what is available by the lines of a hold.
+    fn shift(&mut self, id: EventId, hold: &Hold, by: impl Fn(&mut Event, &Line) -> bool) {
+        let event = self.events.get_mut(&id);
+        debug_assert!(event.is_some(), "the event of a hold that begins or ends is locked");
+        let Some(event) = event else { return };
+        for line in &hold.reserved.lines {
+            if by(event, line) {
+                self.touched.insert((id, line.ticket_type_id));
+            }
         }
     }
 
@@ -269,15 +317,29 @@ impl Books {
                 Err(rejection) => Answer::Rejected(rejection),
             },
         };
-        self.offers.insert(key.clone(), answer.clone());
-        let (event, version) = (offer.event, offer.version);
-        self.made_offers.push(OfferRecord { key: key.clone(), event, version, answer: answer.clone() });
+        self.record_offer(key, offer.event, offer.version, answer.clone());
         answer
+    }
+
+    /// Closes the round of an offer of which nothing is recorded.
+    pub fn close_offer(&mut self, key: &Key, event: EventId, version: i64) {
+        self.record_offer(key, event, version, Answer::rejected(codes::CLOSED, "a fence closed the round"));
+    }
+
+    fn record_offer(&mut self, key: &Key, event: EventId, version: i64, answer: Answer) {
+        self.offers.insert(key.clone(), answer.clone());
+        self.made_offers.push(OfferRecord { key: key.clone(), event, version, answer });
+    }
+
+    /// Records what a fence is told.
+    pub fn record_fence(&mut self, key: &Key, id: u32, answer: &Answer) {
+        self.fences.insert((key.clone(), id), answer.clone());
+        self.made_fences.push(FenceRecord { key: key.clone(), id, answer: answer.clone() });
     }
 
     /// Ends the batch.
     pub fn finish(self) -> Changes {
-        let Self { events, records, offered, touched, .. } = self;
+        let Self { mut events, records, offered, touched, .. } = self;
         let (mut inserted, mut updated) = (Vec::new(), Vec::new());
         for (key, kept) in records {
             match kept.mark {
@@ -286,130 +348,19 @@ impl Books {
                 Mark::Changed => updated.push((key, kept.record)),
             }
         }
-        let available = touched.into_iter().filter(|(event, _)| !offered.contains(event)).filter_map(|(event, id)| {
-            let kind = events.get(&event)?.types.iter().find(|kind| kind.id == id)?;
-            Some((event, id, kind.available))
+        let seats = events
+            .values()
+            .flat_map(|event| event.seats.changes().map(|(label, change)| (event.id, label.to_owned(), change)));
+        let seats = seats.collect();
+        let left = touched.into_iter().filter(|(event, _)| !offered.contains(event)).filter_map(|(id, kind)| {
+            let event = events.get(&id)?;
+            let known = event.kind(kind)?;
+            let free_from = if known.numbered { event.seats.free_from(kind, known.free_from) } else { 0 };
+            Some(Left { event: id, kind, available: known.available, free_from })
         });
-        let available = available.collect();
-        let offered = offered.iter().filter_map(|id| events.get(id).cloned()).collect();
-        Changes { inserted, updated, offered, available, offers: self.made_offers, happened: self.changes }
-    }
-}
-
-impl Event {
-    /// The lines of an order with their sum, where the order can be served as it stands.
-    pub fn quote(&self, order: &Reserve, now: Timestamp) -> Result<(Vec<Line>, Money), Rejection> {
-        let mut lines = Vec::with_capacity(order.items.len());
-        let mut kinds = Vec::with_capacity(order.items.len());
-        for item in &order.items {
-            let kind = self.types.iter().find(|kind| kind.id == item.ticket_type).ok_or_else(unknown)?;
-            let (ticket_type_id, name) = (kind.id, kind.name.clone());
-            lines.push(Line { ticket_type_id, name, quantity: item.quantity, unit_price: kind.price });
-            kinds.push(kind);
-        }
-        if !self.on_sale {
-            return Err(no(codes::NOT_ON_SALE, "the event is not on sale"));
-        }
-        if now >= self.ends_at {
-            return Err(no(codes::EVENT_OVER, "the event is over"));
-        }
-        let pairs = || lines.iter().zip(&kinds);
-        if pairs().any(|(line, kind)| kind.max_per_order.is_some_and(|most| line.quantity > most)) {
-            return Err(no(codes::ORDER_LIMIT, "more tickets of a type than one order may hold"));
-        }
-        let total = total(&lines).ok_or_else(|| no(codes::MIXED_CURRENCIES, "the prices have no common sum"))?;
-        if order.expected_total.is_some_and(|expected| expected != total) {
-            return Err(no(codes::PRICE_CHANGED, format!("the total is {total}")));
-        }
-        if pairs().any(|(line, kind)| line.quantity > kind.available) {
-            return Err(no(codes::SOLD_OUT, "not enough tickets are left"));
-        }
-        Ok((lines, total))
-    }
-}
-
-fn total(lines: &[Line]) -> Option<Money> {
-    let mut prices = lines.iter().map(|line| line.unit_price.times(line.quantity));
-    let first = prices.next()??;
-    prices.try_fold(first, |sum, price| sum.plus(price?))
-}
-
-/// The event after an offer, with what is held and confirmed kept.
-fn offered(known: Option<&Event>, offer: &Offer) -> Result<Event, Rejection> {
-    let known_types = known.map_or(&[][..], |event| &event.types);
-    let left_out = |kind: &&TicketType| !offer.ticket_types.iter().any(|t| t.id == kind.id);
-    if known_types.iter().filter(left_out).any(|kind| kind.available < kind.quantity) {
-        return Err(no(codes::BELOW_SOLD, "a ticket type that is left out has tickets held or sold"));
-    }
-    let mut types = Vec::with_capacity(offer.ticket_types.len());
-    for new in &offer.ticket_types {
-        let used = known_types.iter().find(|kind| kind.id == new.id).map_or(0, |kind| kind.quantity - kind.available);
-        let available = new
-            .quantity
-            .checked_sub(used)
-            .ok_or_else(|| no(codes::BELOW_SOLD, format!("{used} tickets of type {} are held or sold", new.id)))?;
-        types.push(TicketType {
-            id: new.id,
-            name: new.name.clone(),
-            price: new.price,
-            quantity: new.quantity,
-            available,
-            max_per_order: new.max_per_order,
-        });
-    }
-    Ok(Event {
-        id: offer.event,
-        version: offer.version,
-        title: offer.title.clone(),
-        starts_at: offer.starts_at,
-        ends_at: offer.ends_at,
-        on_sale: offer.on_sale,
-        hold_seconds: offer.hold_seconds,
-        max_per_customer: offer.max_per_customer,
-        types,
-    })
-}
-
-pub(crate) fn unknown() -> Rejection {
-    no(codes::UNKNOWN_TICKET_TYPE, "no such event or ticket type")
-}
-
-pub(crate) fn no(code: &str, message: impl Into<String>) -> Rejection {
-    Rejection { code: code.to_owned(), message: message.into() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use eventicket_contracts::Currency;
-    use eventicket_contracts::bookings::ReserveItem;
-
-    fn event(prices: &[(i64, &str)]) -> Event {
-        let kind = |(amount, currency): &(i64, &str)| {
-            let price = Money { amount: *amount, currency: Currency::parse(currency).unwrap() };
-            let (id, name) = (TicketTypeId::fresh(), "Seat".to_owned());
-            TicketType { id, name, price, quantity: 9, available: 9, max_per_order: None }
-        };
-        let (id, title, ends_at) = (EventId::fresh(), "Gala".to_owned(), Timestamp(10));
-        let types = prices.iter().map(kind).collect();
-        let (starts_at, on_sale) = (Timestamp(5), true);
-        Event { id, version: 1, title, starts_at, ends_at, on_sale, hold_seconds: None, max_per_customer: None, types }
-    }
-
-    fn quoted(prices: &[(i64, &str)]) -> Result<Money, String> {
-        let event = event(prices);
-        let items = event.types.iter().map(|kind| ReserveItem { ticket_type: kind.id, quantity: 2 }).collect();
-        let customer = CustomerId::fresh();
-        let order =
-            Reserve { event: event.id, customer, items, expected_total: None, hold_seconds: 1, grace_seconds: 1 };
-        event.quote(&order, Timestamp(9)).map(|(_, total)| total).map_err(|rejection| rejection.code)
-    }
-
-    #[test]
-    fn an_order_has_one_sum_or_is_refused() {
-        assert_eq!(quoted(&[(300, "EUR"), (45, "EUR")]), Ok(Money { amount: 690, currency: Currency::EUR }));
-        assert_eq!(quoted(&[(0, "EUR")]), Ok(Money { amount: 0, currency: Currency::EUR }));
-        assert_eq!(quoted(&[(300, "EUR"), (45, "USD")]), Err(codes::MIXED_CURRENCIES.to_owned()));
-        assert_eq!(quoted(&[(i64::MAX, "EUR")]), Err(codes::MIXED_CURRENCIES.to_owned()));
+        let left = left.collect();
+        let offered = offered.iter().filter_map(|id| events.remove(id)).collect();
+        let (offers, fences, happened) = (self.made_offers, self.made_fences, self.changes);
+        Changes { inserted, updated, offered, left, offers, fences, seats, happened }
     }
 }

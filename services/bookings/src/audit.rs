@@ -70,6 +70,127 @@ pub async fn types(pool: &PgPool) -> Result<Vec<TypeFigures>, sqlx::Error> {
     rows.iter().map(figures).collect()
 }
 
+/// The seats of a numbered type by all who count them. All of one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeatFigures {
+    /// The event.
+    pub event: EventId,
+    /// The ticket type; nil for seats that are taken and in no plan.
+    pub ticket_type: TicketTypeId,
+    /// How many exist; 0 for a type without seats.
+    pub quantity: i64,
+    /// Seats of its plan.
+    pub planned: i64,
+    /// Seats of its plan that somebody has.
+    pub taken: i64,
+    /// Seats that its holds name, held or confirmed.
+    pub held: i64,
+    /// Those of them that are taken by the very hold.
+    pub matched: i64,
+    /// Those of them whose hold is confirmed.
+    pub confirmed: i64,
+    /// Different seats that tickets name.
+    pub tickets: i64,
+}
+
+impl SeatFigures {
+    /// Whether each seat that is taken has its one hold, and each hold its seats.
+    pub fn is_sound(&self) -> bool {
+        self.planned == self.quantity
+            && self.taken == self.held
+            && self.matched == self.held
+            && self.tickets == self.confirmed
+    }
+}
+
+/// The figures of all numbered types, by event and type. One statement, as for [`types`].
+///
+/// # Errors
+/// The database cannot be read.
+pub async fn seats(pool: &PgPool) -> Result<Vec<SeatFigures>, sqlx::Error> {
+    let rows = sqlx::query(
+        "WITH named AS (
+             SELECT h.event, (l ->> 'ticket_type_id')::uuid AS id, s.seat, h.state, h.saga, h.step, h.round
+             FROM holds h, jsonb_array_elements(h.answer::jsonb -> 'lines') AS l,
+                  jsonb_array_elements_text(l -> 'seats') AS s (seat)
+             WHERE h.state IN ('held', 'confirmed')),
+         live AS (
+             SELECT n.event, n.id, count(*) AS held, count(t.seat) AS matched,
+                    count(*) FILTER (WHERE n.state = 'confirmed') AS confirmed
+             FROM named n LEFT JOIN taken_seats t ON t.event = n.event AND t.seat = n.seat
+                  AND t.saga = n.saga AND t.step = n.step AND t.round = n.round
+             GROUP BY n.event, n.id),
+         plan AS (
+             SELECT coalesce(s.event, t.event) AS event,
+                    coalesce(s.ticket_type, '00000000-0000-0000-0000-000000000000') AS id,
+                    count(s.label) AS planned, count(t.seat) AS taken
+             FROM seats s FULL JOIN taken_seats t ON t.event = s.event AND t.seat = s.label GROUP BY 1, 2),
+         made AS (
+             SELECT event, ticket_type AS id, count(DISTINCT seat) AS tickets FROM tickets WHERE seat IS NOT NULL
+             GROUP BY event, ticket_type),
+         numbered AS (SELECT event, id, quantity FROM ticket_types WHERE numbered)
+         SELECT event, id, coalesce(quantity, 0) AS quantity, coalesce(planned, 0) AS planned,
+                coalesce(taken, 0) AS taken, coalesce(held, 0) AS held, coalesce(matched, 0) AS matched,
+                coalesce(confirmed, 0) AS confirmed, coalesce(tickets, 0) AS tickets
+         FROM numbered FULL JOIN plan USING (event, id) FULL JOIN live USING (event, id)
+              FULL JOIN made USING (event, id) ORDER BY event, id",
+    )
+    .fetch_all(pool)
+    .await?;
+    let figures = |row: &PgRow| {
+        Ok(SeatFigures {
+            event: EventId(row.try_get("event")?),
+            ticket_type: TicketTypeId(row.try_get("id")?),
+            quantity: row.try_get("quantity")?,
+            planned: row.try_get("planned")?,
+            taken: row.try_get("taken")?,
+            held: row.try_get("held")?,
+            matched: row.try_get("matched")?,
+            confirmed: row.try_get("confirmed")?,
+            tickets: row.try_get("tickets")?,
+        })
+    };
+    rows.iter().map(figures).collect()
+}
+
+/// A customer with more tickets than the event allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OverLimit {
+    /// The event.
+    pub event: EventId,
+    /// The customer.
+    pub customer: CustomerId,
+    /// Tickets of holds that are held or confirmed.
+    pub tickets: i64,
+    /// The highest limit that was in force when one of these holds was made.
+    pub limit: i64,
+}
+
+/// Who got more than the limit, by event and customer: nobody ever. A limit that is introduced or lowered later takes
+/// nothing away, so each hold keeps the one it was made under; the last of a customer's live holds was made with all the
+/// others there, under one that is not above the highest.
+///
+/// # Errors
+/// The database cannot be read.
+pub async fn over_limit(pool: &PgPool) -> Result<Vec<OverLimit>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT event, customer, sum(tickets)::bigint AS tickets, max(max_per_customer) AS most
+         FROM holds WHERE state IN ('held', 'confirmed') GROUP BY event, customer
+         HAVING count(*) = count(max_per_customer) AND sum(tickets) > max(max_per_customer) ORDER BY event, customer",
+    )
+    .fetch_all(pool)
+    .await?;
+    let over = |row: &PgRow| {
+        Ok(OverLimit {
+            event: EventId(row.try_get("event")?),
+            customer: CustomerId(row.try_get("customer")?),
+            tickets: row.try_get("tickets")?,
+            limit: row.try_get("most")?,
+        })
+    };
+    rows.iter().map(over).collect()
+}
+
 /// A round that reserved, as it is recorded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HoldFigures {

@@ -7,6 +7,7 @@ use eventicket_contracts::bookings::{BookingConfirmed, BookingEnded, BookingHeld
 use eventicket_contracts::envelope::{DomainEvent, Key};
 use eventicket_contracts::{EventId, SagaId, Timestamp};
 use eventicket_nats::outbox::NewEvent;
+use eventicket_planted::Fault;
 use serde::Serialize;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -32,9 +33,20 @@ impl Desk {
         Self { store, dirty, relay }
     }
 
-    /// A transaction that holds the locks of its sagas.
-    pub async fn begin(&self, sagas: &[SagaId]) -> Result<Batch, sqlx::Error> {
-        self.store.begin(sagas).await
+    /// A transaction that holds the locks of its sagas, with all that is recorded of them.
+    pub async fn begin(&self, sagas: &[SagaId]) -> Result<(Batch, Books), sqlx::Error> {
+        let mut tx = self.store.begin().await?;
+        let mut early = None;
+        if Fault::LookBeforeLock.is_planted() {
+            early = Some(tx.records(sagas).await?);
+        }
+        tx.lock_sagas(sagas).await?;
+        // A statement of its own: it sees what the former holder of a lock committed.
+        let records = match early {
+            Some(records) => records,
+            None => tx.records(sagas).await?,
+        };
+        Ok((tx, Books::new(records)))
     }
 
     /// Writes what the batch decided, with its events, and tells who waits for it.
@@ -69,7 +81,7 @@ impl Changes {
 
     /// The events of which something else is available now.
     fn touched(&self) -> impl Iterator<Item = EventId> {
-        self.offered.iter().map(|event| event.id).chain(self.available.iter().map(|(event, ..)| *event))
+        self.offered.iter().map(|event| event.id).chain(self.left.iter().map(|left| left.event))
     }
 }
 

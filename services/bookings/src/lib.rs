@@ -9,9 +9,14 @@ mod announce;
 pub mod audit;
 pub mod commands;
 mod desk;
+mod event;
+mod limits;
 #[cfg(test)]
 mod model;
+mod needs;
+mod offering;
 mod queries;
+mod seats;
 mod store;
 mod sweep;
 mod tickets;

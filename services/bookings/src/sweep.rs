@@ -10,8 +10,9 @@ use eventicket_contracts::envelope::Key;
 use eventicket_contracts::{Clock, SagaId, Timestamp, codes};
 use tokio_util::sync::CancellationToken;
 
-use crate::allocation::{Books, Phase};
+use crate::allocation::Phase;
 use crate::desk::Desk;
+use crate::needs::Needs;
 use crate::store::Store;
 
 /// Longest time between two passes, and how far one looks ahead for the next end.
@@ -90,11 +91,12 @@ impl Sweep {
             return Ok(());
         }
         let sagas: Vec<SagaId> = keys.iter().map(|key| key.saga).collect();
-        let mut tx = self.desk.begin(&sagas).await?;
-        let mut books = Books::new(tx.records(&sagas).await?, []);
-        let events: BTreeSet<_> = keys.iter().filter_map(|key| books.held_event(key)).collect();
-        let locked = tx.lock_events(&events).await?;
-        books.add_events(locked);
+        let (mut tx, mut books) = self.desk.begin(&sagas).await?;
+        let events: BTreeSet<_> = keys.iter().filter_map(|key| Some(books.held(key)?.0)).collect();
+        books.add_events(tx.lock_events(&events).await?);
+        let mut needs = Needs::default();
+        keys.iter().for_each(|key| needs.hold(key, &books));
+        tx.supply(&mut books, &needs).await?;
         for key in keys {
             if books.end(key, Phase::Expired, codes::HOLD_EXPIRED, None) {
                 tracing::info!(saga = %key.saga, "a hold was freed after its grace");

@@ -18,6 +18,7 @@ pub(crate) struct NewTicket<'a> {
     pub event: EventId,
     pub ticket_type: TicketTypeId,
     pub name: &'a str,
+    pub seat: Option<&'a str>,
 }
 
 /// The tickets that a change makes: one for each place of a hold that was confirmed.
@@ -27,10 +28,10 @@ pub(crate) fn tickets<'a>(change: &Change, record: &'a Record) -> impl Iterator<
         _ => &[],
     };
     let (booking, event) = (change.key.saga, record.event);
-    let places = lines.iter().flat_map(|line| (0..line.quantity).map(move |_| line));
-    places.zip(1..).map(move |(line, number)| {
-        let (ticket_type, name) = (line.ticket_type_id, line.name.as_str());
-        NewTicket { booking, number, event, ticket_type, name }
+    let places = lines.iter().flat_map(|line| (0..line.quantity as usize).map(move |at| (line, line.seats.get(at))));
+    places.zip(1..).map(move |((line, seat), number)| {
+        let (ticket_type, name, seat) = (line.ticket_type_id, line.name.as_str(), seat.map(String::as_str));
+        NewTicket { booking, number, event, ticket_type, name, seat }
     })
 }
 

@@ -2,13 +2,17 @@
 CREATE TABLE events (
     id         uuid   PRIMARY KEY,
     organizer  uuid   NOT NULL,
-    state      text   NOT NULL CHECK (state IN ('draft', 'publishing', 'published', 'cancelled')),
+    state      text   NOT NULL CHECK (state IN ('draft', 'publishing', 'published', 'stopped', 'cancelled')),
     version    bigint NOT NULL,               -- rises with each change, of the state too
     title      text   NOT NULL,
     category   text   NOT NULL,
     starts_at  bigint NOT NULL,
     ends_at    bigint NOT NULL,
-    details    text   NOT NULL,               -- JSON of everything that the organizer wrote
+    details    text   NOT NULL,               -- JSON of everything that the organizer wrote, but the seats
+    seats      text   NOT NULL,               -- JSON: the labels of each ticket type; apart, so that lists need not read them
+    change_version bigint,                    -- the last change of what is sold: the version that was offered to bookings,
+    change_refused text,                      -- why it was refused,
+    change_to  text,                          -- JSON of what the event becomes if not; present while bookings decides
     created_at bigint NOT NULL,
     updated_at bigint NOT NULL
 );
@@ -27,7 +31,7 @@ CREATE TABLE creations (
 );
 CREATE INDEX creations_age ON creations (created_at);
 
--- Publications whose sagas are to be opened, written with the state `publishing`.
+-- Changes of what is sold whose sagas are to be opened, written with `change_to`.
 CREATE TABLE saga_starts (
     id         uuid    PRIMARY KEY,           -- the saga's, so that a repeat finds the first
     event      uuid    NOT NULL,

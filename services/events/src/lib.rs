@@ -1,11 +1,12 @@
-//! Events and their ticket types: drafts, and their publication as a saga.
+//! Events and their ticket types: drafts, and what is on sale.
 //!
-//! What is sold is decided by bookings. Publishing writes a row that opens the saga `publish_event`, which offers the event
-//! to bookings and tells the end by `events.settle`.
+//! What is sold is decided by bookings. Publication, and every later change of what is sold, writes a row that opens the
+//! saga `publish_event`, which offers the change to bookings and tells the end by `events.settle`.
 
 mod commands;
 mod lifecycle;
 mod queries;
+mod sale;
 mod starter;
 mod store;
 mod validation;
@@ -42,7 +43,7 @@ struct Events {
     wake_starter: Notify,
 }
 
-/// Runs the service until shutdown: answers queries, takes commands, opens publish sagas, tells what happened.
+/// Runs the service until shutdown: answers queries, takes commands, opens sagas, tells what happened.
 ///
 /// # Errors
 /// The database or the broker cannot be reached, or a part ended before its time.

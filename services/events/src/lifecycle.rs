@@ -1,13 +1,44 @@
 //! What becomes of an event: pure decisions, each over the event as it is stored.
+//!
+//! A draft changes at once. What bookings sells of an event that is, or was, on sale changes only once bookings accepts
+//! it: the intended change stands beside the event, which shows what it showed, until it is settled.
 
 use std::fmt;
 
-use eventicket_contracts::bookings::{Offer, OfferedType};
-use eventicket_contracts::events::{Event, EventDetails, EventState, NewTicketType, TicketType, Viewer};
+use eventicket_contracts::events::{Event, EventDetails, EventState, NewTicketType, SaleChange, TicketType, Viewer};
 use eventicket_contracts::{CustomerId, EventId, TicketTypeId, Timestamp, codes};
 use eventicket_kit::FieldError;
+use serde::{Deserialize, Serialize};
 
-use crate::validation;
+use crate::sale;
+use crate::validation::{self, Before};
+
+/// An event as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Stored {
+    /// As it is shown.
+    pub event: Event,
+    /// What it becomes if bookings accepts; present just as long as `event.change` is under way.
+    pub next: Option<Next>,
+}
+
+/// What an event becomes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Next {
+    pub state: EventState,
+    pub details: EventDetails<TicketType>,
+}
+
+/// What a request leads to.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Decision {
+    /// It is so already, or on its way there.
+    Nothing,
+    /// It is so from now on.
+    AtOnce(Box<Stored>),
+    /// Bookings decides.
+    Offered(Box<Stored>),
+}
 
 /// Why a change is refused.
 #[derive(Debug, PartialEq)]
@@ -18,8 +49,14 @@ pub(crate) enum Refusal {
     VersionConflict,
     /// It is no draft, or no longer.
     NotDraft,
-    /// It has begun.
+    /// It is not on sale, and never was or never will be again.
+    NotPublished,
+    /// It will not take place.
+    Cancelled,
+    /// It has begun, or is over.
     Over,
+    /// Bookings still decides on the last change.
+    Pending,
 }
 
 impl Refusal {
@@ -29,7 +66,10 @@ impl Refusal {
             Self::Invalid(_) => codes::VALIDATION,
             Self::VersionConflict => codes::VERSION_CONFLICT,
             Self::NotDraft => codes::NOT_DRAFT,
+            Self::NotPublished => codes::NOT_PUBLISHED,
+            Self::Cancelled => codes::EVENT_CANCELLED,
             Self::Over => codes::EVENT_OVER,
+            Self::Pending => codes::CHANGE_PENDING,
         }
     }
 }
@@ -40,14 +80,17 @@ impl fmt::Display for Refusal {
             Self::Invalid(_) => "some fields are not valid",
             Self::VersionConflict => "the event was changed since it was read",
             Self::NotDraft => "the event is not a draft",
-            Self::Over => "the event has begun",
+            Self::NotPublished => "the event is not on sale",
+            Self::Cancelled => "the event was cancelled",
+            Self::Over => "it is too late for that",
+            Self::Pending => "the last change is not decided yet",
         })
     }
 }
 
 /// Whether the event is there for the viewer.
 pub(crate) fn is_visible(event: &Event, viewer: Viewer) -> bool {
-    matches!(event.state, EventState::Published | EventState::Cancelled) || may_edit(event, viewer)
+    !matches!(event.state, EventState::Draft | EventState::Publishing) || may_edit(event, viewer)
 }
 
 /// Whether the viewer may edit the event.
@@ -59,117 +102,167 @@ pub(crate) fn may_edit(event: &Event, viewer: Viewer) -> bool {
     }
 }
 
+/// The event as the viewer sees it: what its organizer tried to change is nobody else's business.
+pub(crate) fn seen(event: Event, viewer: Viewer) -> Event {
+    if may_edit(&event, viewer) { event } else { Event { change: None, ..event } }
+}
+
 /// A new draft.
 pub(crate) fn create(
     organizer: CustomerId,
     details: EventDetails<NewTicketType>,
     now: Timestamp,
 ) -> Result<Event, Refusal> {
-    let details = accept(details, &[], now)?;
-    let (id, state) = (EventId::fresh(), EventState::Draft);
-    Ok(Event { id, organizer_id: organizer, state, version: 1, details, created_at: now, updated_at: now })
+    Ok(Event {
+        id: EventId::fresh(),
+        organizer_id: organizer,
+        state: EventState::Draft,
+        version: 1,
+        change: None,
+        details: accept(details, &Before::default(), now)?,
+        created_at: now,
+        updated_at: now,
+    })
 }
 
-/// The draft with other details.
+/// The event with other details. What bookings does not sell, as the description, changes at once in every state, also
+/// when the event is over.
 pub(crate) fn edit(
-    event: &Event,
+    stored: &Stored,
     version: i64,
     details: EventDetails<NewTicketType>,
     now: Timestamp,
-) -> Result<Event, Refusal> {
-    check_draft(event, Some(version))?;
-    let known: Vec<_> = event.details.ticket_types.iter().map(|kind| kind.id).collect();
-    let details = accept(details, &known, now)?;
-    Ok(Event { version: event.version + 1, details, updated_at: now, ..event.clone() })
+) -> Result<Decision, Refusal> {
+    let event = &stored.event;
+    if event.state == EventState::Cancelled {
+        return Err(Refusal::Cancelled);
+    }
+    check(stored, Some(version))?;
+    let draft = event.state == EventState::Draft;
+    let types: Vec<TicketTypeId> = event.details.ticket_types.iter().map(|kind| kind.id).collect();
+    let times = (!draft).then_some((event.details.starts_at, event.details.ends_at));
+    let details = accept(details, &Before { types: &types, times }, now)?;
+    let next = Next { state: event.state, details };
+    if draft || sale::is_same(event, &next) {
+        let change = event.change.clone().filter(|_| !draft);
+        let event =
+            Event { version: event.version + 1, change, details: next.details, updated_at: now, ..event.clone() };
+        return Ok(Decision::AtOnce(Box::new(Stored { event, next: None })));
+    }
+    if event.details.ends_at <= now {
+        return Err(Refusal::Over);
+    }
+    Ok(offered(event, next, now))
 }
 
 /// Whether the event may be deleted.
 pub(crate) fn delete(event: &Event, version: Option<i64>) -> Result<(), Refusal> {
-    check_draft(event, version)
-}
-
-/// The event with its publication under way; none where it is, or was, already.
-pub(crate) fn publish(event: &Event, version: Option<i64>, now: Timestamp) -> Result<Option<Event>, Refusal> {
-    if matches!(event.state, EventState::Publishing | EventState::Published) {
-        return Ok(None);
-    }
-    check_draft(event, version)?;
-    if event.details.starts_at <= now {
-        return Err(Refusal::Over);
-    }
-    Ok(Some(moved(event, EventState::Publishing, now)))
-}
-
-/// The end of the publication that offered `version`.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Settlement {
-    /// The event as it is published now.
-    Published(Box<Event>),
-    /// It was settled before.
-    Already,
-    /// Another version is under way.
-    Stale,
-}
-
-pub(crate) fn settle(event: &Event, version: i64, now: Timestamp) -> Settlement {
-    match event.state {
-        EventState::Publishing if event.version == version => {
-            Settlement::Published(Box::new(moved(event, EventState::Published, now)))
-        }
-        EventState::Published if event.version == version + 1 => Settlement::Already,
-        _ => Settlement::Stale,
-    }
-}
-
-/// The draft again, whose publication was not accepted; none where it is not under way.
-pub(crate) fn withdraw(event: &Event, now: Timestamp) -> Option<Event> {
-    (event.state == EventState::Publishing).then(|| moved(event, EventState::Draft, now))
-}
-
-/// What bookings shall sell of it.
-pub(crate) fn offer(event: &Event) -> Offer {
-    let details = &event.details;
-    let kind = |kind: &TicketType| OfferedType {
-        id: kind.id,
-        name: kind.name.clone(),
-        price: kind.price,
-        quantity: kind.quantity,
-        max_per_order: kind.max_per_order,
-    };
-    Offer {
-        event: event.id,
-        version: event.version,
-        title: details.title.clone(),
-        starts_at: details.starts_at,
-        ends_at: details.ends_at,
-        on_sale: true,
-        hold_seconds: details.hold_seconds,
-        max_per_customer: details.max_per_customer,
-        ticket_types: details.ticket_types.iter().map(kind).collect(),
-    }
-}
-
-fn moved(event: &Event, state: EventState, now: Timestamp) -> Event {
-    Event { state, version: event.version + 1, updated_at: now, ..event.clone() }
-}
-
-fn check_draft(event: &Event, version: Option<i64>) -> Result<(), Refusal> {
     if event.state != EventState::Draft {
         return Err(Refusal::NotDraft);
     }
-    if version.is_some_and(|version| version != event.version) {
-        return Err(Refusal::VersionConflict);
+    check_version(event, version)
+}
+
+/// The event on sale: a draft before it begins, one that was taken off sale until it is over.
+pub(crate) fn publish(stored: &Stored, version: Option<i64>, now: Timestamp) -> Result<Decision, Refusal> {
+    let event = &stored.event;
+    let last = match event.state {
+        EventState::Cancelled => return Err(Refusal::Cancelled),
+        EventState::Draft => event.details.starts_at,
+        EventState::Publishing | EventState::Published | EventState::Stopped => event.details.ends_at,
+    };
+    turn(stored, EventState::Published, version, last, now)
+}
+
+/// The event off sale, for a while.
+pub(crate) fn stop(stored: &Stored, version: Option<i64>, now: Timestamp) -> Result<Decision, Refusal> {
+    let event = &stored.event;
+    if matches!(event.state, EventState::Draft | EventState::Cancelled) {
+        return Err(Refusal::NotPublished);
     }
-    Ok(())
+    turn(stored, EventState::Stopped, version, event.details.ends_at, now)
+}
+
+/// The event off sale for good.
+pub(crate) fn cancel(stored: &Stored, version: Option<i64>, now: Timestamp) -> Result<Decision, Refusal> {
+    let event = &stored.event;
+    if event.state == EventState::Draft {
+        return Err(Refusal::NotPublished);
+    }
+    turn(stored, EventState::Cancelled, version, event.details.ends_at, now)
+}
+
+/// Another state by way of bookings; a repeat finds the first. From `last` on it is too late.
+fn turn(
+    stored: &Stored,
+    to: EventState,
+    version: Option<i64>,
+    last: Timestamp,
+    now: Timestamp,
+) -> Result<Decision, Refusal> {
+    let event = &stored.event;
+    if stored.next.as_ref().map_or(event.state, |next| next.state) == to {
+        return Ok(Decision::Nothing);
+    }
+    check(stored, version)?;
+    if last <= now {
+        return Err(Refusal::Over);
+    }
+    Ok(offered(event, Next { state: to, details: event.details.clone() }, now))
+}
+
+fn offered(event: &Event, next: Next, now: Timestamp) -> Decision {
+    let version = event.version + 1;
+    let state = if event.state == EventState::Draft { EventState::Publishing } else { event.state };
+    let change = Some(SaleChange { version, refused: None });
+    let event = Event { state, version, change, updated_at: now, ..event.clone() };
+    Decision::Offered(Box::new(Stored { event, next: Some(next) }))
+}
+
+/// The end of a change of what is sold.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Settled {
+    /// The event as it is from now on.
+    pub event: Event,
+    /// What is told of it, as in `evt.event.published`.
+    pub what: &'static str,
+}
+
+/// Ends the change that offered `version`; none where that is not under way.
+pub(crate) fn settle(stored: Stored, version: i64, refused: Option<&str>, now: Timestamp) -> Option<Settled> {
+    let Stored { event, next } = stored;
+    let next = next.filter(|_| event.version == version)?;
+    let event = Event { version: version + 1, updated_at: now, ..event };
+    if let Some(code) = refused {
+        let change = Some(SaleChange { version, refused: Some(code.to_owned()) });
+        let state = if event.state == EventState::Publishing { EventState::Draft } else { event.state };
+        return Some(Settled { event: Event { state, change, ..event }, what: "updated" });
+    }
+    let what = match next.state {
+        EventState::Cancelled => "cancelled",
+        EventState::Published if event.state != EventState::Published => "published",
+        _ => "updated",
+    };
+    Some(Settled { event: Event { state: next.state, details: next.details, change: None, ..event }, what })
+}
+
+/// Nothing was changed since it was read, and nothing is under way.
+fn check(stored: &Stored, version: Option<i64>) -> Result<(), Refusal> {
+    check_version(&stored.event, version)?;
+    if stored.next.is_some() { Err(Refusal::Pending) } else { Ok(()) }
+}
+
+fn check_version(event: &Event, version: Option<i64>) -> Result<(), Refusal> {
+    if version.is_some_and(|version| version != event.version) { Err(Refusal::VersionConflict) } else { Ok(()) }
 }
 
 /// Acceptable details, in which each ticket type has an id.
 fn accept(
     details: EventDetails<NewTicketType>,
-    known: &[TicketTypeId],
+    before: &Before<'_>,
     now: Timestamp,
 ) -> Result<EventDetails<TicketType>, Refusal> {
-    let errors = validation::check(&details, known, now);
+    let errors = validation::check(&details, before, now);
     if !errors.is_empty() {
         return Err(Refusal::Invalid(errors));
     }
@@ -179,6 +272,7 @@ fn accept(
         price: kind.price,
         quantity: kind.quantity,
         max_per_order: kind.max_per_order,
+        seats: kind.seats,
     };
     Ok(EventDetails {
         title: details.title,
@@ -193,3 +287,7 @@ fn accept(
         max_per_customer: details.max_per_customer,
     })
 }
+
+#[cfg(test)]
+#[path = "lifecycle_tests.rs"]
+mod tests;

@@ -1,15 +1,16 @@
-//! Opens the sagas of publications: each row of `saga_starts` is sent to the orchestrator until it is answered. The id is
+//! Opens the sagas of changes of what is sold: each row of `saga_starts` is sent to the orchestrator until it is answered. The id is
 //! fixed, so that a repeat after a lost answer, or of another replica, finds the first.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use eventicket_contracts::sagas::{PUBLISH_EVENT, StartAnswer, StartSaga};
-use eventicket_contracts::subjects;
-use serde_json::json;
+use eventicket_contracts::{codes, subjects};
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::lifecycle::{Settled, Stored};
 use crate::store::SagaStart;
 use crate::{Events, lifecycle};
 
@@ -34,7 +35,7 @@ pub(crate) async fn run(events: Arc<Events>, shutdown: CancellationToken) {
         let wait = match passed {
             Ok(wait) => wait,
             Err(error) => {
-                tracing::error!(%error, "publications cannot be started");
+                tracing::error!(%error, "sagas cannot be started");
                 RETRY
             }
         };
@@ -79,28 +80,30 @@ async fn open(events: &Events, start: SagaStart) -> Result<Option<Duration>, sql
         Ok(StartAnswer::Busy { retry_after_ms }) => {
             Ok(Some(Duration::from_millis(retry_after_ms).clamp(RETRY, MOST_WAIT)))
         }
-        Ok(StartAnswer::Refused { code, message }) => {
-            withdraw(events, &start, &format!("{code}: {message}")).await.map(|()| None)
+        Ok(StartAnswer::Refused { code, message }) => withdraw(events, &start, &code, &message).await.map(|()| None),
+        Ok(StartAnswer::KeyReused) => {
+            withdraw(events, &start, codes::KEY_REUSED, "the saga is another one's").await.map(|()| None)
         }
-        Ok(StartAnswer::KeyReused) => withdraw(events, &start, "the saga is another one's").await.map(|()| None),
         Err(failure) => {
-            tracing::warn!(saga = %start.id, %failure, "a publication was not started: tried again");
+            tracing::warn!(saga = %start.id, %failure, "a saga was not started: tried again");
             Ok(Some(RETRY))
         }
     }
 }
 
-/// The saga will never be: the event is a draft again.
-async fn withdraw(events: &Events, start: &SagaStart, reason: &str) -> Result<(), sqlx::Error> {
-    tracing::error!(saga = %start.id, event = %start.event, reason, "a publication was refused");
+/// The saga will never be: the change is refused, and the event stays as it is.
+async fn withdraw(events: &Events, start: &SagaStart, code: &str, message: &str) -> Result<(), sqlx::Error> {
+    tracing::error!(saga = %start.id, event = %start.event, code, message, "a saga was refused");
     let now = events.clock.now();
+    let version = start.input.pointer("/offer/version").and_then(Value::as_i64);
     let mut tx = events.store.begin().await?;
-    let event = tx.lock(start.event).await?;
-    if tx.refuse_start(start.id, reason).await?
-        && let Some(draft) = event.and_then(|event| lifecycle::withdraw(&event, now))
+    let stored = tx.lock(start.event).await?;
+    if tx.refuse_start(start.id, code).await?
+        && let Some((stored, version)) = stored.zip(version)
+        && let Some(Settled { event, what }) = lifecycle::settle(stored, version, Some(code), now)
     {
-        tx.update(&draft).await?;
-        tx.tell("updated", [(&draft, json!({ "event": draft }))], now).await?;
+        tx.tell([(what, &event, json!({ "event": event }))], now).await?;
+        tx.update(&[Stored { event, next: None }]).await?;
     }
     tx.commit().await?;
     events.wake_relay.notify_one();

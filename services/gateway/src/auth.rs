@@ -151,13 +151,20 @@ impl FromRequestParts<Shared> for Organizer {
 }
 
 /// An operator or administrator.
-pub struct Operator;
+pub struct Operator(pub Caller);
+
+impl Operator {
+    /// As the history of sagas names who acted.
+    pub fn actor(&self) -> String {
+        format!("operator:{}", self.0.id)
+    }
+}
 
 impl FromRequestParts<Shared> for Operator {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Problem> {
-        allowed(parts, &[Role::Operator, Role::Admin]).map(|_| Self)
+        allowed(parts, &[Role::Operator, Role::Admin]).map(Self)
     }
 }
 

@@ -146,8 +146,12 @@ fn translated(service: &str, error: QueryError) -> Problem {
         codes::BUSY => busy(error.details.as_ref().and_then(wait)),
         codes::KEY_REUSED => key_reused(),
         codes::VERSION_CONFLICT => problem(StatusCode::PRECONDITION_FAILED, "It was changed since it was read"),
-        codes::NOT_DRAFT | codes::EVENT_OVER => problem(StatusCode::CONFLICT, "Not possible in its state"),
-        codes::UNAVAILABLE => unavailable(service),
+        codes::NOT_DRAFT
+        | codes::NOT_PUBLISHED
+        | codes::CHANGE_PENDING
+        | codes::EVENT_CANCELLED
+        | codes::EVENT_OVER => problem(StatusCode::CONFLICT, "Not possible in its state"),
+        codes::UNAVAILABLE => unavailable(service).with_detail(error.message),
         _ => {
             tracing::error!(service, code = error.code, message = error.message, "a query was refused unexpectedly");
             Problem::internal()
@@ -191,6 +195,10 @@ mod tests {
             ("invalid_credentials", 401),
             ("version_conflict", 412),
             ("not_draft", 409),
+            ("not_published", 409),
+            ("change_pending", 409),
+            ("event_cancelled", 409),
+            ("event_over", 409),
             ("key_reused", 422),
             ("busy", 429),
             ("unavailable", 503),

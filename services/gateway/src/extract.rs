@@ -18,11 +18,17 @@ use crate::idempotency;
 
 /// Most bytes of a request's body.
 pub const MAX_BODY: usize = 65_536;
+/// Most bytes of an event: it holds the labels of all seats.
+pub const MAX_EVENT: usize = 524_288;
+/// Most characters of a reason.
+const MAX_REASON: usize = 500;
+/// Most unknown fields that an answer names.
+const MOST_UNKNOWN: usize = 20;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A JSON body, with the request's idempotency key; `KEYED` where one is required.
-pub struct JsonBody<T, const KEYED: bool = false> {
+/// A JSON body of at most `MAX` bytes, with the request's idempotency key; `KEYED` where one is required.
+pub struct JsonBody<T, const KEYED: bool = false, const MAX: usize = MAX_BODY> {
     /// The body.
     pub value: T,
     /// The key with the fingerprint of the request, where one was sent.
@@ -32,7 +38,10 @@ pub struct JsonBody<T, const KEYED: bool = false> {
 /// A JSON body of a request that needs an idempotency key.
 pub type KeyedBody<T> = JsonBody<T, true>;
 
-impl<T: DeserializeOwned, const KEYED: bool> FromRequest<Shared> for JsonBody<T, KEYED> {
+/// A JSON body that may be as large as an event.
+pub type EventBody<T> = JsonBody<T, false, MAX_EVENT>;
+
+impl<T: DeserializeOwned, const KEYED: bool, const MAX: usize> FromRequest<Shared> for JsonBody<T, KEYED, MAX> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &Shared) -> Result<Self, Problem> {
@@ -42,7 +51,7 @@ impl<T: DeserializeOwned, const KEYED: bool> FromRequest<Shared> for JsonBody<T,
             return Err(idempotency::required());
         }
         content_type(&parts.headers)?;
-        let bytes = read(&parts.headers, body).await?;
+        let bytes = read(&parts.headers, body, MAX).await?;
         let value = parse(&bytes)?;
         let fingerprint = || app.fingerprints.of(&parts.method, parts.uri.path(), &bytes);
         Ok(Self { value, idempotency: key.map(|key| Idempotency { fingerprint: fingerprint(), key }) })
@@ -59,18 +68,18 @@ fn content_type(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body must be application/json"))
 }
 
-async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+async fn read(headers: &HeaderMap, body: Body, most: usize) -> Result<Bytes, Problem> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|n| n > MAX_BODY) {
-        return Err(too_large());
+    if announced.is_some_and(|n| n > most) {
+        return Err(too_large(most));
     }
     let collect = async {
         let mut bytes = BytesMut::with_capacity(announced.unwrap_or(0));
         let mut chunks = body.into_data_stream();
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(|_| malformed("the body ended early"))?;
-            if bytes.len() + chunk.len() > MAX_BODY {
-                return Err(too_large());
+            if bytes.len() + chunk.len() > most {
+                return Err(too_large(most));
             }
             bytes.extend_from_slice(&chunk);
         }
@@ -81,9 +90,9 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
     })
 }
 
-fn too_large() -> Problem {
+fn too_large(most: usize) -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large")
-        .with_detail(format!("at most {MAX_BODY} bytes"))
+        .with_detail(format!("at most {most} bytes"))
 }
 
 fn malformed(why: impl Into<String>) -> Problem {
@@ -92,8 +101,11 @@ fn malformed(why: impl Into<String>) -> Problem {
 
 /// Reads JSON: 400 where it is none, 422 with the field at fault where it is not what it should be.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    match serde_json::from_slice(bytes) {
-        Ok(value) => Ok(value),
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let mut unknown = Vec::new();
+    let read = serde_ignored::deserialize(&mut json, |path| unknown.push(written(&path)));
+    match read.and_then(|value| json.end().map(|()| value)) {
+        Ok(value) => known(value, unknown),
         // Read again with its path kept, which the good case need not pay for.
         Err(error) if error.is_data() => {
             let mut again = serde_json::Deserializer::from_slice(bytes);
@@ -113,8 +125,37 @@ where
     D: Deserializer<'de>,
     D::Error: std::fmt::Display,
 {
-    serde_path_to_error::deserialize(from)
-        .map_err(|e| Problem::validation(vec![at_fault(&e.path().to_string(), &e.inner().to_string())]))
+    let (mut track, mut unknown) = (serde_path_to_error::Track::new(), Vec::new());
+    let tracked = serde_path_to_error::Deserializer::new(from, &mut track);
+    let read = serde_ignored::deserialize(tracked, |path| unknown.push(written(&path)));
+    match read {
+        Ok(value) => known(value, unknown),
+        Err(error) => Err(Problem::validation(vec![at_fault(&track.path().to_string(), &error.to_string())])),
+    }
+}
+
+/// The value, where every field of it is known. Services ignore what they do not know, so that they can be upgraded one
+/// by one; a client that writes a field that does not exist means something that would not happen.
+fn known<T>(value: T, unknown: Vec<String>) -> Result<T, Problem> {
+    if unknown.is_empty() {
+        return Ok(value);
+    }
+    let error = |field| FieldError::new(field, "unknown_field", "there is no such field");
+    Err(Problem::validation(unknown.into_iter().take(MOST_UNKNOWN).map(error).collect()))
+}
+
+/// A path as fields are named, as `items[0].more`.
+fn written(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}[{index}]", written(parent)),
+        Path::Map { parent, key } => match written(parent) {
+            parent if parent.is_empty() => key.clone(),
+            parent => format!("{parent}.{key}"),
+        },
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => written(parent),
+    }
 }
 
 /// The field at fault, from serde's words for it.
@@ -133,6 +174,27 @@ fn at_fault(path: &str, message: &str) -> FieldError {
         FieldError::new(path, "duplicate", message)
     } else {
         FieldError::new(path, "invalid", message)
+    }
+}
+
+/// Why an operator acts: 1 to 500 characters.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, utoipa::ToSchema)]
+#[serde(try_from = "String")]
+#[schema(value_type = String, min_length = 1, max_length = 500, example = "the payment gateway is back")]
+pub struct Reason(String);
+
+impl TryFrom<String> for Reason {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let good = !text.trim().is_empty() && text.chars().count() <= MAX_REASON;
+        if good { Ok(Self(text)) } else { Err(format!("1 to {MAX_REASON} characters")) }
+    }
+}
+
+impl From<Reason> for String {
+    fn from(reason: Reason) -> Self {
+        reason.0
     }
 }
 
@@ -181,6 +243,14 @@ mod tests {
     #[allow(dead_code)]
     struct Inner {
         count: u32,
+        price: Option<Price>,
+    }
+
+    /// As it travels between services, where unknown fields are ignored.
+    #[derive(Debug, Deserialize)]
+    #[allow(dead_code)]
+    struct Price {
+        amount: u32,
     }
 
     fn fault(json: &str) -> (u16, String, String) {
@@ -198,6 +268,11 @@ mod tests {
         assert_eq!(fault(r#"{}"#), named("items", "required"));
         assert_eq!(fault(r#"{"items":[{"count":1,"more":2}]}"#), named("items[0].more", "unknown_field"));
         assert_eq!(fault(r#"{"items":[],"more":2}"#), named("more", "unknown_field"));
+        let inner = r#"{"items":[{"count":1},{"count":1,"price":{"amount":1,"more":2}}]}"#;
+        assert_eq!(fault(inner), named("items[1].price.more", "unknown_field"));
+        let inner: serde_json::Value = serde_json::from_str(inner).unwrap();
+        let errors = located::<Outer, _>(inner).unwrap_err().errors;
+        assert_eq!((errors.len(), errors[0].field.as_str()), (1, "items[1].price.more"));
         assert_eq!(fault("[]"), named("", "invalid"));
         assert_eq!(fault("3"), named("", "invalid"));
     }

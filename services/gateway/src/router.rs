@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 use crate::admit::admit;
 use crate::app::Shared;
 use crate::edge::edge;
-use crate::v1::{auth, bookings, events, me, sagas};
+use crate::v1::{auth, bookings, breakers, dead_letters, events, me, sagas};
 use crate::{docs, health, jwks, openapi};
 
 /// Everything that the gateway serves.
@@ -53,6 +53,7 @@ pub fn api() -> OpenApiRouter<Shared> {
         .routes(routes!(events::create::create, events::list::list))
         .routes(routes!(events::show::show, events::edit::edit, events::delete::delete))
         .routes(routes!(events::publish::publish))
+        .routes(routes!(events::stop::stop))
         .routes(routes!(events::cancel::cancel))
         .routes(routes!(events::availability::availability))
         .routes(routes!(bookings::create::create))
@@ -64,6 +65,22 @@ pub fn api() -> OpenApiRouter<Shared> {
         .routes(routes!(sagas::list::list))
         .routes(routes!(sagas::show::show))
         .routes(routes!(sagas::history::history))
+        .routes(routes!(sagas::retry::retry))
+        .routes(routes!(sagas::skip::skip))
+        .routes(routes!(sagas::cancel::cancel))
+        .routes(routes!(sagas::compensate::compensate))
+        .routes(routes!(sagas::pause::pause))
+        .routes(routes!(sagas::resume::resume))
+        .routes(routes!(sagas::resolve::resolve))
+        .routes(routes!(sagas::abandon::abandon))
+        .routes(routes!(sagas::bulk::bulk))
+        .routes(routes!(breakers::list::list))
+        .routes(routes!(breakers::open::open))
+        .routes(routes!(breakers::close::close))
+        .routes(routes!(breakers::auto::auto))
+        .routes(routes!(dead_letters::list::list))
+        .routes(routes!(dead_letters::show::show))
+        .routes(routes!(dead_letters::replay::replay))
 }
 
 /// Health and metrics.

@@ -27,6 +27,8 @@ pub struct Settings {
     pub payment_gateway_url: String,
     pub payment_gateway_key: String,
     pub payment_webhook_secret: String,
+    pub payment_webhook_listen: Option<SocketAddr>,
+    pub payment_call_seconds: u32,
     pub smtp_url: String,
     pub mail_from: String,
     pub mail_give_up_hours: u32,
@@ -188,6 +190,20 @@ pub const VARIABLES: &[Variable] = &[
         "secret that signs the payment gateway's webhooks"
     ),
     variable!(
+        "EVENTICKET_PAYMENT_WEBHOOK_LISTEN",
+        Some(""),
+        open,
+        payment_webhook_listen,
+        "address and port where payments takes the payment gateway's webhooks, at /webhooks/payments; none where empty"
+    ),
+    variable!(
+        "EVENTICKET_PAYMENT_CALL_SECONDS",
+        Some("10"),
+        open,
+        payment_call_seconds,
+        "seconds after which a call to the payment gateway without an answer is made again, with the same key"
+    ),
+    variable!(
         "EVENTICKET_SMTP_URL",
         Some("smtp://127.0.0.1:2525"),
         secret,
@@ -252,6 +268,9 @@ impl Settings {
         if [signed_in_per_second, signed_in_burst, address_per_second, address_burst].contains(&0) {
             bail!("EVENTICKET_RATE_* must be above zero: rate limits cannot be switched off");
         }
+        if self.payment_call_seconds == 0 {
+            bail!("EVENTICKET_PAYMENT_CALL_SECONDS must be above zero");
+        }
         if self.mail_per_second == 0 {
             bail!("EVENTICKET_MAIL_PER_SECOND must be above zero");
         }
@@ -301,6 +320,8 @@ impl Settings {
             payment_gateway_url: String::new(),
             payment_gateway_key: String::new(),
             payment_webhook_secret: String::new(),
+            payment_webhook_listen: None,
+            payment_call_seconds: 0,
             smtp_url: String::new(),
             mail_from: String::new(),
             mail_give_up_hours: 0,

@@ -2,15 +2,35 @@
 
 use std::collections::BTreeMap;
 
-use crate::intents::Refusal;
+use crate::intents::{Refusal, Settlement};
 
-/// A change that was asked for.
+/// A change that was asked for, or whose time has come.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Operation {
-    Create { amount: i64, currency: String, description: Option<String>, metadata: Metadata, method: Option<String> },
-    Confirm { intent: String, method: Option<String> },
-    Cancel { intent: String },
-    Refund { intent: String, amount: Option<i64>, metadata: Metadata },
+    Create {
+        amount: i64,
+        currency: String,
+        description: Option<String>,
+        metadata: Metadata,
+        method: Option<String>,
+    },
+    Confirm {
+        intent: String,
+        method: Option<String>,
+    },
+    Cancel {
+        intent: String,
+    },
+    Refund {
+        intent: String,
+        amount: Option<i64>,
+        metadata: Metadata,
+    },
+    /// Ends the intent or the refund of that id.
+    Settle {
+        id: String,
+        end: Settlement,
+    },
 }
 
 pub(crate) type Metadata = BTreeMap<String, String>;
@@ -77,7 +97,7 @@ pub(crate) fn create(body: &[u8]) -> Result<Operation, Refusal> {
 
 /// `POST /v1/payment_intents/{id}/confirm`
 pub(crate) fn confirm(intent: String, body: &[u8]) -> Result<Operation, Refusal> {
-    let mut form = Form::parse(body, &["payment_method"])?;
+    let mut form = Form::parse(body, &["payment_method", "return_url"])?;
     Ok(Operation::Confirm { intent, method: form.take("payment_method") })
 }
 

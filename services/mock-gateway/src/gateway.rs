@@ -4,15 +4,22 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use eventicket_contracts::Clock;
-use serde_json::{Value, json};
+use eventicket_contracts::{Clock, Timestamp};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
-use crate::book::{Book, Outcome};
+use crate::book::{Book, Moment, Outcome, failure};
 use crate::form::Operation;
-use crate::intents::Refusal;
+use crate::intents::{Intent, Refusal};
 use crate::ledger::{History, Place, Record, Writer};
-use crate::tokens::hex;
+use crate::settings::Settings;
+use crate::tokens::{Fate, hex};
+use crate::webhooks::{Due, Queue};
+
+/// Longest wait for the next end that comes by itself: the clock may be set meanwhile.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What answers a request.
 #[derive(Debug)]
@@ -29,43 +36,6 @@ impl Answer {
     pub fn ok(body: Value) -> Self {
         Self { status: 200, body, replayed: false, unheard: false }
     }
-
-    fn of(record: &Record) -> Self {
-        Self { status: record.status, ..Self::ok(record.body()) }
-    }
-}
-
-impl From<Refusal> for Answer {
-    fn from(refusal: Refusal) -> Self {
-        Self { status: refusal.status, ..Self::ok(refusal.body()) }
-    }
-}
-
-/// What tests may change while the gateway runs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Faults {
-    /// How long each change takes at least.
-    pub latency: Duration,
-    /// The share of changes that are not made and answer a 500, which is stored under its key.
-    pub failure_rate: f64,
-}
-
-pub(crate) struct Gateway {
-    state: Mutex<State>,
-    writer: Writer,
-    clock: Clock,
-}
-
-struct State {
-    book: Book,
-    keys: HashMap<String, Key>,
-    faults: Faults,
-}
-
-/// An idempotency key: the request it stands for, and where its answer is stored once there is one.
-struct Key {
-    request: Arc<str>,
-    stored: Option<Place>,
 }
 
 /// An operation with its key.
@@ -81,28 +51,81 @@ pub(crate) fn fingerprint(path: &str, body: &[u8]) -> String {
     hex(&Sha256::new().chain_update(path).chain_update([0]).chain_update(body).finalize())
 }
 
+pub(crate) struct Gateway {
+    state: Mutex<State>,
+    writer: Writer,
+    clock: Clock,
+    /// Its own address, without a slash at its end.
+    base: String,
+    /// Whether anybody takes webhooks.
+    webhooks: bool,
+    /// Ends that come by themselves may have changed.
+    due_changed: Notify,
+    /// Webhooks, or the settings, may have changed.
+    pub(crate) unsent_changed: Notify,
+}
+
+struct State {
+    book: Book,
+    keys: HashMap<String, Key>,
+    settings: Settings,
+    unsent: Queue,
+}
+
+/// An idempotency key: the request it stands for, and where its answer is stored once there is one.
+struct Key {
+    request: Arc<str>,
+    stored: Option<Place>,
+}
+
 impl Gateway {
-    pub fn new(writer: Writer, history: History, latency: Duration) -> Self {
-        let (mut book, mut keys) = (Book::default(), HashMap::new());
+    /// `settings` hold where the history says nothing of them.
+    pub fn new(writer: Writer, history: History, settings: Settings, base: String, webhooks: bool) -> Self {
+        let mut state = State { book: Book::default(), keys: HashMap::new(), settings, unsent: Queue::default() };
         for (record, place) in history {
-            book.enter(&record);
+            state.book.enter(&record);
+            if webhooks {
+                state.unsent.enter(&record, place, 0);
+            }
+            state.settings = record.settings.unwrap_or(state.settings);
             if let (Some(key), Some(request)) = (record.key, record.request) {
-                keys.insert(key, Key { request: request.into(), stored: Some(place) });
+                state.keys.insert(key, Key { request: request.into(), stored: Some(place) });
             }
         }
-        let state = State { book, keys, faults: Faults { latency, failure_rate: 0.0 } };
-        Self { state: Mutex::new(state), writer, clock: Clock::system() }
+        let (due_changed, unsent_changed) = (Notify::new(), Notify::new());
+        Self { state: Mutex::new(state), writer, clock: Clock::system(), base, webhooks, due_changed, unsent_changed }
     }
 
-    pub fn set_faults(&self, change: impl FnOnce(&mut Faults)) -> Faults {
-        let mut state = self.state();
-        change(&mut state.faults);
-        state.faults
+    /// Its own address, without a slash at its end.
+    pub fn base(&self) -> &str {
+        &self.base
     }
 
-    /// How often the ledger was synced.
-    pub fn syncs(&self) -> u64 {
-        self.writer.syncs()
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The settings, the number of the ledger's syncs, and that of the webhooks that were not taken yet.
+    pub fn figures(&self) -> (Settings, u64, usize) {
+        let state = self.state();
+        (state.settings.clone(), self.writer.syncs(), state.unsent.len())
+    }
+
+    /// Changes settings; `Err` says what is wrong with them.
+    pub async fn set(&self, new: Map<String, Value>) -> Option<Result<(), String>> {
+        let permit = self.writer.reserve().await?;
+        let synced = {
+            let mut state = self.state();
+            match state.settings.with(new) {
+                Ok(settings) => state.settings = settings,
+                Err(error) => return Some(Err(error)),
+            }
+            let settings = Some(state.settings.clone());
+            permit.append(&Record { settings, ..Record::at(self.now().millis()) })
+        };
+        synced.await.ok()?;
+        self.unsent_changed.notify_one();
+        Some(Ok(()))
     }
 
     /// Makes a change, or repeats the answer that is stored under its key.
@@ -111,38 +134,166 @@ impl Gateway {
             match self.claim(key, &change.fingerprint) {
                 Ok(None) => {}
                 Ok(Some(stored)) => return self.replay(stored),
-                Err(refusal) => return refusal.into(),
+                Err(refusal) => return self.refused(&refusal),
             }
         }
-        let latency = self.state().faults.latency;
-        if !latency.is_zero() {
-            tokio::time::sleep(latency).await;
+        let pause = self.pause(&change.operation);
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
         }
+        let fate = self.state().settings.fate(rand::random());
+        let operation = change.operation;
+        let named = change.key.as_deref().map(|key| (key, change.fingerprint.as_str()));
+        self.record(named, |book, moment| Some(book.apply(operation, &Moment { fate, ..moment })))
+            .await
+            .unwrap_or_else(broken)
+    }
+
+    /// Makes a change that neither fails nor takes time: of tests, of customers.
+    pub async fn settle(&self, operation: Operation) -> Answer {
+        self.record(None, |book, moment| Some(book.apply(operation, &moment))).await.unwrap_or_else(broken)
+    }
+
+    /// Carries out what `carry_out` makes of the book, and answers once it is synced. `None` where it makes nothing, or
+    /// the ledger broke.
+    async fn record(
+        &self,
+        named: Option<(&str, &str)>,
+        carry_out: impl FnOnce(&mut Book, Moment<'_>) -> Option<Outcome>,
+    ) -> Option<Answer> {
         // The place in the queue comes first: under the lock nothing may wait, and its order is the file's.
-        let Some(permit) = self.writer.reserve().await else { return broken() };
-        let (answer, synced) = {
-            let mut state = self.state();
-            let Outcome { mut record, unheard } = state.carry_out(change.operation, self.clock.now().millis());
-            record.key.clone_from(&change.key);
-            record.request = change.key.as_ref().map(|_| change.fingerprint);
-            (Answer { unheard, ..Answer::of(&record) }, permit.append(&record))
+        let permit = self.writer.reserve().await?;
+        let (record, unheard, synced) = {
+            let mut guard = self.state();
+            let State { book, settings, .. } = &mut *guard;
+            let now = self.now().millis();
+            let moment = Moment { now, settings, base: &self.base, webhooks: self.webhooks, fate: Fate::Made };
+            let Outcome { mut record, unheard, stored } = carry_out(book, moment)?;
+            if let Some((key, fingerprint)) = named.filter(|_| stored) {
+                record.key = Some(key.to_owned());
+                record.request = Some(fingerprint.to_owned());
+            }
+            let synced = permit.append(&record);
+            (record, unheard, synced)
         };
-        let Ok(place) = synced.await else { return broken() };
-        if let Some(key) = change.key {
-            self.state().keys.entry(key).and_modify(|key| key.stored = Some(place));
+        let place = synced.await.ok()?;
+        self.after(&record, place, named.map(|(key, _)| key));
+        Some(Answer { status: record.status, unheard, ..Answer::ok(record.body(&self.base)) })
+    }
+
+    /// The record is synced: its answer stands under its key, its webhooks leave.
+    fn after(&self, record: &Record, place: Place, key: Option<&str>) {
+        let mut state = self.state();
+        match (key, &record.key) {
+            (Some(key), Some(_)) => {
+                state.keys.entry(key.to_owned()).and_modify(|key| key.stored = Some(place));
+            }
+            (Some(key), None) => {
+                state.keys.remove(key);
+            }
+            (None, _) => {}
         }
-        answer
+        if !record.events.is_empty() {
+            let due = record.at.saturating_add_unsigned(state.settings.webhook_delay_ms);
+            state.unsent.enter(record, place, due);
+            self.unsent_changed.notify_one();
+        }
+        drop(state);
+        if record.due.is_some() {
+            self.due_changed.notify_one();
+        }
+    }
+
+    /// Ends what takes time, when its time has come, until shutdown.
+    pub async fn settle_due(&self, shutdown: CancellationToken) {
+        loop {
+            let next = self.state().book.next_due().map(|at| Timestamp(at).since(self.now()));
+            if next == Some(Duration::ZERO) {
+                let now = self.now().millis();
+                let settle = |book: &mut Book, moment: Moment<'_>| {
+                    let operation = book.take_due(now)?;
+                    Some(book.apply(operation, &moment))
+                };
+                self.record(None, settle).await;
+                tokio::task::yield_now().await;
+                if shutdown.is_cancelled() {
+                    return;
+                }
+                continue;
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.due_changed.notified() => {}
+                () = tokio::time::sleep(next.unwrap_or(LOOK).min(LOOK)) => {}
+            }
+        }
+    }
+
+    /// Webhooks that are due now, at most `most`, or how long to wait for the next one; nothing while they are off.
+    pub fn take_webhooks(&self, most: usize) -> (Vec<Due>, Option<Duration>) {
+        let mut state = self.state();
+        if state.settings.webhooks { state.unsent.take(self.now(), most) } else { (Vec::new(), None) }
+    }
+
+    /// Reads what a webhook tells.
+    pub fn load(&self, place: Place) -> std::io::Result<Record> {
+        self.writer.load(place)
+    }
+
+    /// These webhooks were taken.
+    pub async fn delivered(&self, ids: Vec<String>) {
+        self.state().unsent.delivered(&ids);
+        if let Some(permit) = self.writer.reserve().await {
+            let record = Record { delivered: ids, ..Record::at(self.now().millis()) };
+            // Lost, they are sent once more.
+            drop(permit.append(&record));
+        }
+    }
+
+    /// This webhook was not taken; it is sent again.
+    pub fn put_back(&self, webhook: Due) {
+        self.state().unsent.put_back(webhook, self.now());
     }
 
     /// Reads, once all that the answer may tell is synced.
-    pub async fn look<T>(&self, read: impl FnOnce(&Book) -> T) -> Option<T> {
+    pub async fn look(&self, read: impl FnOnce(&Book, &str) -> Result<Value, Refusal>) -> Answer {
+        match self.state().settings.fate(rand::random()) {
+            Fate::Unavailable => return Answer { status: 503, ..Answer::ok(failure()) },
+            Fate::Cut | Fate::Unheard => return Answer { unheard: true, ..Answer::ok(Value::Null) },
+            Fate::Made | Fate::Failed | Fate::FailedAfter => {}
+        }
+        let Some(permit) = self.writer.reserve().await else { return broken() };
+        let (found, synced) = {
+            let state = self.state();
+            (read(&state.book, &self.base), permit.barrier())
+        };
+        match (synced.await, found) {
+            (Err(_), _) => broken(),
+            (Ok(_), Ok(body)) => Answer::ok(body),
+            (Ok(_), Err(refusal)) => self.refused(&refusal),
+        }
+    }
+
+    /// The intent of that id, once all that it tells is synced.
+    pub async fn intent(&self, id: &str) -> Option<Intent> {
         let permit = self.writer.reserve().await?;
         let (found, synced) = {
             let state = self.state();
-            (read(&state.book), permit.barrier())
+            (state.book.intent(id).ok(), permit.barrier())
         };
         synced.await.ok()?;
-        Some(found)
+        found
+    }
+
+    pub fn refused(&self, refusal: &Refusal) -> Answer {
+        Answer { status: refusal.status, ..Answer::ok(refusal.body(&self.base)) }
+    }
+
+    /// How long a change takes.
+    fn pause(&self, operation: &Operation) -> Duration {
+        let state = self.state();
+        let slow = if state.book.is_slow(operation) { state.settings.slow_ms } else { 0 };
+        state.settings.latency(rand::random()) + Duration::from_millis(slow)
     }
 
     /// Takes a key for a request, or tells where its stored answer is.
@@ -166,7 +317,7 @@ impl Gateway {
 
     fn replay(&self, stored: Place) -> Answer {
         match self.writer.load(stored) {
-            Ok(record) => Answer { replayed: true, ..Answer::of(&record) },
+            Ok(record) => Answer { status: record.status, replayed: true, ..Answer::ok(record.body(&self.base)) },
             Err(error) => {
                 tracing::error!(%error, "a stored answer cannot be read");
                 broken()
@@ -178,22 +329,6 @@ impl Gateway {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl State {
-    fn carry_out(&mut self, operation: Operation, now: i64) -> Outcome {
-        if self.faults.failure_rate > 0.0 && rand::random::<f64>() < self.faults.failure_rate {
-            let mut record = Record::at(now);
-            record.status = 500;
-            record.error = Some(failure());
-            return Outcome { record, unheard: false };
-        }
-        self.book.apply(operation, now)
-    }
-}
-
-fn failure() -> Value {
-    json!({ "error": { "type": "api_error", "message": "something went wrong on the gateway's side" } })
 }
 
 /// The ledger cannot be written or read: nothing is stored, and the process ends.

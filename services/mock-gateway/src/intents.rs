@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::tokens::{self, Behaviour};
 
@@ -74,8 +75,16 @@ pub enum RefundStatus {
     Pending,
     /// The money was given back.
     Succeeded,
-    /// It was not.
+    /// It was not, or it came back.
     Failed,
+}
+
+/// How something that takes time ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Settlement {
+    Succeeds,
+    Fails,
 }
 
 /// A refund of an intent.
@@ -123,7 +132,7 @@ impl Refusal {
         Self { intent: Some(Box::new(intent.clone())), ..Self::invalid("payment_intent_unexpected_state", message) }
     }
 
-    pub fn body(&self) -> Value {
+    pub fn body(&self, base: &str) -> Value {
         let mut error = json!({ "type": self.kind, "code": self.code, "message": self.message });
         if let Some(code) = self.decline_code {
             error["decline_code"] = code.into();
@@ -132,60 +141,91 @@ impl Refusal {
             error["param"] = param.into();
         }
         if let Some(intent) = &self.intent {
-            error["payment_intent"] = intent.body();
+            error["payment_intent"] = intent.body(base);
         }
         json!({ "error": error })
     }
 }
 
-/// What confirming brought; the intent has changed either way.
-pub(crate) struct Confirmed {
-    pub declined: Option<Refusal>,
-    /// The answer is to be lost.
-    pub unheard: bool,
-}
+/// Decline code of an intent whose customer did not authenticate the payment.
+const NOT_AUTHENTICATED: &str = "payment_intent_authentication_failure";
+/// Why a refund of this gateway fails.
+const REFUND_FAILURE: &str = "expired_or_canceled_card";
 
 impl Intent {
-    /// Confirms with the given payment method, or with the one it has.
-    pub(crate) fn confirm(&mut self, method: Option<&str>) -> Result<Confirmed, Refusal> {
-        if !matches!(self.status, Status::RequiresPaymentMethod | Status::RequiresConfirmation | Status::RequiresAction)
-        {
-            return Err(Refusal::unexpected(self, "confirmed"));
-        }
-        let hash = method.map(tokens::hash).or_else(|| self.method_hash.clone());
+    /// One that moved no money yet.
+    pub(crate) fn new(
+        amount: i64,
+        currency: String,
+        description: Option<String>,
+        metadata: BTreeMap<String, String>,
+        method_hash: Option<String>,
+        created: i64,
+    ) -> Self {
+        let status = if method_hash.is_some() { Status::RequiresConfirmation } else { Status::RequiresPaymentMethod };
+        let id = format!("pi_{}", Uuid::now_v7().simple());
+        let (declined, refunded) = (None, 0);
+        Self { id, amount, currency, status, metadata, description, method_hash, declined, refunded, created }
+    }
+
+    /// The hash of the given payment method, or of the one that the intent has, and what it does.
+    pub(crate) fn method(&self, given: Option<&str>) -> Result<(String, Behaviour), Refusal> {
+        let hash = given.map(tokens::hash).or_else(|| self.method_hash.clone());
         let Some(hash) = hash else {
             let message = "a payment method is needed to confirm";
             return Err(Refusal { param: Some("payment_method"), ..Refusal::invalid("parameter_missing", message) });
         };
-        let Some(behaviour) = tokens::behaviour(&hash) else {
-            return Err(no_such_method());
-        };
+        let behaviour = tokens::behaviour(&hash).ok_or_else(no_such_method)?;
+        Ok((hash, behaviour))
+    }
+
+    /// Whether it has neither ended nor is on its way.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.status, Status::RequiresPaymentMethod | Status::RequiresConfirmation | Status::RequiresAction)
+    }
+
+    /// Confirms with a payment method. A decline is told, and changes the intent, too.
+    pub(crate) fn confirm(&mut self, method: Option<&str>) -> Result<Option<Refusal>, Refusal> {
+        if !self.is_open() {
+            return Err(Refusal::unexpected(self, "confirmed"));
+        }
+        let (hash, behaviour) = self.method(method)?;
         self.method_hash = Some(hash);
-        let unheard = behaviour == Behaviour::SucceedsUnheard;
-        let declined = match behaviour {
-            Behaviour::Succeeds | Behaviour::SucceedsUnheard => {
-                self.status = Status::Succeeded;
-                self.declined = None;
-                None
-            }
+        self.declined = None;
+        self.status = match behaviour {
             Behaviour::Declines(code) => {
                 self.status = Status::RequiresPaymentMethod;
                 self.declined = Some(code.to_owned());
-                Some(declined(self, code))
+                return Ok(Some(declined(self, code)));
             }
+            Behaviour::Settles => Status::Processing,
+            Behaviour::NeedsAction => Status::RequiresAction,
+            _ => Status::Succeeded,
         };
-        Ok(Confirmed { declined, unheard })
+        Ok(None)
+    }
+
+    /// Ends what the bank or the customer takes time for.
+    pub(crate) fn settle(&mut self, end: Settlement) -> Result<(), Refusal> {
+        match (self.status, end) {
+            (Status::Processing | Status::RequiresAction, Settlement::Succeeds) => self.status = Status::Succeeded,
+            (Status::Processing | Status::RequiresAction, Settlement::Fails) => {
+                let authenticated = self.status == Status::Processing;
+                self.declined = Some(if authenticated { "generic_decline" } else { NOT_AUTHENTICATED }.to_owned());
+                self.status = Status::RequiresPaymentMethod;
+            }
+            _ => return Err(Refusal::unexpected(self, "settled")),
+        }
+        Ok(())
     }
 
     /// Cancels what has not ended and is not on its way.
     pub(crate) fn cancel(&mut self) -> Result<(), Refusal> {
-        match self.status {
-            Status::RequiresPaymentMethod | Status::RequiresConfirmation | Status::RequiresAction => {
-                self.status = Status::Canceled;
-                Ok(())
-            }
-            Status::Processing | Status::Succeeded | Status::Canceled => Err(Refusal::unexpected(self, "cancelled")),
+        if !self.is_open() {
+            return Err(Refusal::unexpected(self, "cancelled"));
         }
+        self.status = Status::Canceled;
+        Ok(())
     }
 
     /// Books a refund of `amount`, or of all that is left, and tells how much it is.
@@ -202,14 +242,31 @@ impl Intent {
                 ..Refusal::invalid("charge_already_refunded", message)
             });
         }
+        if self.behaviour() == Some(Behaviour::RefundsNever) {
+            return Err(Refusal::invalid("charge_disputed", "the charge was disputed and cannot be refunded"));
+        }
         self.refunded += amount;
         Ok(amount)
     }
 
-    /// As Stripe shows it; the payment method is left out.
-    pub fn body(&self) -> Value {
-        let error = self.declined.as_deref().map(|code| {
-            json!({ "type": "card_error", "code": "card_declined", "decline_code": code, "message": "the card was declined" })
+    /// What its payment method does.
+    pub(crate) fn behaviour(&self) -> Option<Behaviour> {
+        self.method_hash.as_deref().and_then(tokens::behaviour)
+    }
+
+    /// As Stripe shows it; the payment method is left out. `base` is the gateway's own address.
+    pub(crate) fn body(&self, base: &str) -> Value {
+        let error = self.declined.as_deref().map(|code| match code {
+            NOT_AUTHENTICATED => {
+                json!({ "type": "invalid_request_error", "code": code, "message": "the payment was not authenticated" })
+            }
+            _ => {
+                json!({ "type": "card_error", "code": "card_declined", "decline_code": code, "message": "the card was declined" })
+            }
+        });
+        let action = (self.status == Status::RequiresAction).then(|| {
+            let url = format!("{base}/authenticate/{}", self.id);
+            json!({ "type": "redirect_to_url", "redirect_to_url": { "url": url, "return_url": null } })
         });
         json!({
             "id": self.id,
@@ -221,6 +278,7 @@ impl Intent {
             "description": self.description,
             "metadata": self.metadata,
             "last_payment_error": error,
+            "next_action": action,
             "created": self.created / 1000,
             "livemode": false,
         })
@@ -228,8 +286,19 @@ impl Intent {
 }
 
 impl Refund {
+    /// Ends it, also one that had succeeded and comes back.
+    pub(crate) fn settle(&mut self, end: Settlement) -> Result<(), Refusal> {
+        self.status = match (self.status, end) {
+            (RefundStatus::Pending, Settlement::Succeeds) => RefundStatus::Succeeded,
+            (RefundStatus::Pending | RefundStatus::Succeeded, Settlement::Fails) => RefundStatus::Failed,
+            _ => return Err(Refusal::invalid("refund_unexpected_state", "the refund has ended")),
+        };
+        Ok(())
+    }
+
     /// As Stripe shows it.
-    pub fn body(&self) -> Value {
+    pub(crate) fn body(&self) -> Value {
+        let failure = (self.status == RefundStatus::Failed).then_some(REFUND_FAILURE);
         json!({
             "id": self.id,
             "object": "refund",
@@ -237,6 +306,7 @@ impl Refund {
             "currency": self.currency,
             "payment_intent": self.intent,
             "status": self.status,
+            "failure_reason": failure,
             "metadata": self.metadata,
             "created": self.created / 1000,
         })
@@ -305,11 +375,11 @@ mod tests {
     #[test]
     fn a_decline_leaves_the_intent_open_and_is_a_402() {
         let mut intent = intent(Status::RequiresPaymentMethod);
-        let refusal = intent.confirm(Some("pm_card_insufficient_funds")).unwrap().declined.unwrap();
+        let refusal = intent.confirm(Some("pm_card_insufficient_funds")).unwrap().unwrap();
         assert_eq!((refusal.status, refusal.decline_code), (402, Some("insufficient_funds")));
         assert_eq!(intent.status, Status::RequiresPaymentMethod);
         assert_eq!(intent.confirm(Some("pm_unknown")).err().unwrap().code, "resource_missing");
-        assert!(intent.confirm(Some("pm_card_visa")).unwrap().declined.is_none());
+        assert!(intent.confirm(Some("pm_card_visa")).unwrap().is_none());
         assert_eq!(intent.status, Status::Succeeded);
     }
 
@@ -322,5 +392,27 @@ mod tests {
         assert_eq!(paid.refund(Some(40)).unwrap(), 40);
         assert_eq!(paid.refund(None).unwrap(), 60);
         assert_eq!(paid.refund(None).unwrap_err().code, "charge_already_refunded");
+    }
+
+    #[test]
+    fn rule_06_what_takes_time_ends_once() {
+        for (token, status) in
+            [("pm_card_processing", Status::Processing), ("pm_card_action_required", Status::RequiresAction)]
+        {
+            let mut open = intent(Status::RequiresPaymentMethod);
+            open.confirm(Some(token)).unwrap();
+            assert_eq!(open.status, status);
+            assert_eq!(open.body("http://gate")["next_action"].is_null(), status == Status::Processing);
+            let mut failed = open.clone();
+            failed.settle(Settlement::Fails).unwrap();
+            assert_eq!(
+                (failed.status, failed.settle(Settlement::Succeeds).is_err()),
+                (Status::RequiresPaymentMethod, true)
+            );
+            open.settle(Settlement::Succeeds).unwrap();
+            assert_eq!((open.status, open.settle(Settlement::Fails).is_err()), (Status::Succeeded, true));
+        }
+        let mut processing = intent(Status::Processing);
+        assert!(processing.cancel().is_err(), "what is on its way cannot be cancelled");
     }
 }

@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::intents::Refusal;
 pub use crate::intents::{Intent, Refund, RefundStatus, Status};
+use crate::intents::{Refusal, Settlement};
+use crate::settings::Settings;
 
 /// The file's name in the data folder.
 pub const FILE: &str = "ledger.jsonl";
@@ -90,28 +91,90 @@ pub(crate) struct Record {
     pub intent: Option<Intent>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refund: Option<Refund>,
+    /// What becomes of the refund, or else of the intent, by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<Due>,
+    /// How often a flaky round was confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirms: Option<Confirms>,
+    /// Webhooks that it causes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Event>,
+    /// Ids of webhooks that were taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub delivered: Vec<String>,
+    /// As they are from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Settings>,
+}
+
+/// An end that comes by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Due {
+    /// Milliseconds since 1970.
+    pub at: i64,
+    pub end: Settlement,
+}
+
+/// Confirms of a flaky round.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Confirms {
+    pub round: String,
+    pub count: u32,
+}
+
+/// A webhook; it shows the record's refund, or else its intent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Event {
+    /// `evt_...`
+    pub id: String,
+    /// As `payment_intent.succeeded`.
+    pub kind: String,
 }
 
 impl Record {
     pub fn at(at: i64) -> Self {
-        Self { at, key: None, request: None, status: 200, error: None, intent: None, refund: None }
+        Self {
+            at,
+            key: None,
+            request: None,
+            status: 200,
+            error: None,
+            intent: None,
+            refund: None,
+            due: None,
+            confirms: None,
+            events: Vec::new(),
+            delivered: Vec::new(),
+            settings: None,
+        }
     }
 
-    pub fn refuse(&mut self, refusal: &Refusal) {
+    pub fn refuse(&mut self, refusal: &Refusal, base: &str) {
         self.status = refusal.status;
-        self.error = Some(refusal.body());
+        self.error = Some(refusal.body(base));
     }
 
     /// The body of the answer that it records.
-    pub fn body(&self) -> Value {
-        let refund = || self.refund.as_ref().map(Refund::body);
-        let intent = || self.intent.as_ref().map(Intent::body);
-        self.error.clone().or_else(refund).or_else(intent).unwrap_or(Value::Null)
+    pub fn body(&self, base: &str) -> Value {
+        self.error.clone().or_else(|| self.object(base)).unwrap_or(Value::Null)
+    }
+
+    /// What it changed, as Stripe shows it.
+    pub fn object(&self, base: &str) -> Option<Value> {
+        let intent = || self.intent.as_ref().map(|intent| intent.body(base));
+        self.refund.as_ref().map(Refund::body).or_else(intent)
+    }
+
+    /// The id of what it changed.
+    pub fn id(&self) -> Option<&str> {
+        let intent = || self.intent.as_ref().map(|intent| intent.id.as_str());
+        self.refund.as_ref().map(|refund| refund.id.as_str()).or_else(intent)
     }
 }
 
 /// Where a record stands in the file.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Place {
     offset: u64,
     length: usize,

@@ -4,14 +4,19 @@
 //! No answer leaves before everything that it tells has been synced to the ledger.
 
 mod book;
+mod connections;
 mod form;
 mod gateway;
 mod http;
 mod intents;
 pub mod ledger;
+mod pages;
+mod settings;
+mod test_routes;
 pub mod tokens;
+mod webhooks;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +26,10 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+pub use webhooks::{Webhooks, sign};
+
 use crate::gateway::Gateway;
+use crate::settings::Settings;
 
 /// How a gateway is started.
 #[derive(Clone, Debug)]
@@ -32,8 +40,10 @@ pub struct Config {
     pub data: PathBuf,
     /// The secret key that every request must bear.
     pub key: String,
-    /// How long each change takes at least; `POST /test/settings` changes it.
+    /// How long each change takes at least, until `POST /test/settings` has changed any setting.
     pub latency: Duration,
+    /// Who is told of changes.
+    pub webhooks: Option<Webhooks>,
 }
 
 /// A gateway that is bound and has read its ledger.
@@ -41,6 +51,7 @@ pub struct Server {
     listener: TcpListener,
     gateway: Arc<Gateway>,
     key: String,
+    webhooks: Option<Webhooks>,
     writer: oneshot::Receiver<std::io::Error>,
 }
 
@@ -51,10 +62,13 @@ impl Server {
         let opened = tokio::task::spawn_blocking(move || ledger::open(&data)).await?;
         let (writer, broken, history) =
             opened.with_context(|| format!("the ledger in {} cannot be opened", config.data.display()))?;
-        let gateway = Arc::new(Gateway::new(writer, history, config.latency));
         let listener =
             TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
-        Ok(Self { listener, gateway, key: config.key, writer: broken })
+        let latency_ms = u64::try_from(config.latency.as_millis()).unwrap_or(u64::MAX);
+        let settings = Settings { latency_ms, ..Settings::default() };
+        let base = format!("http://{}", reachable(listener.local_addr()?));
+        let gateway = Arc::new(Gateway::new(writer, history, settings, base, config.webhooks.is_some()));
+        Ok(Self { listener, gateway, key: config.key, webhooks: config.webhooks, writer: broken })
     }
 
     /// Where it listens.
@@ -64,12 +78,35 @@ impl Server {
 
     /// Serves until shutdown, or until the ledger cannot be written. Dropping the future cuts all connections.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let router = http::router(self.gateway, &self.key);
+        let Self { listener, gateway, key, webhooks, writer } = self;
+        let router = http::router(Arc::clone(&gateway), &key);
+        let sending = async {
+            match webhooks {
+                Some(to) => webhooks::send(Arc::clone(&gateway), to, shutdown.clone()).await,
+                None => Ok(()),
+            }
+        };
+        let serving = async {
+            let serve = async {
+                tokio::join!(
+                    gateway.settle_due(shutdown.clone()),
+                    connections::serve(listener, router, shutdown.clone())
+                );
+                Ok(())
+            };
+            tokio::try_join!(sending, serve).map(|_| ())
+        };
         tokio::select! {
-            () = http::serve(self.listener, router, shutdown) => Ok(()),
-            Ok(error) = self.writer => Err(error).context("the ledger cannot be written"),
+            ended = serving => ended,
+            Ok(error) = writer => Err(error).context("the ledger cannot be written"),
         }
     }
+}
+
+/// The address as this machine reaches it.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = if address.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { address.ip() };
+    SocketAddr::new(ip, address.port())
 }
 
 /// Binds and serves until shutdown.

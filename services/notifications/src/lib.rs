@@ -1,4 +1,4 @@
-//! E-mail: `notifications.send` records a delivery, and a mailer drains the table.
+//! E-mail: `notifications.send` records a delivery, and a mailer drains the table; `notifications.fence` closes a round.
 //!
 //! A mail leaves at least once, with the same `Message-ID` on every try, so that mailboxes keep one. Nothing here stores
 //! or logs an address or a name: both are asked of identity when the mail leaves.

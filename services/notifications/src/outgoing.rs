@@ -73,9 +73,13 @@ impl Outgoing {
     /// Sends a mail to its customer, or says why not.
     pub async fn send(&self, claim: &Claim, user: Option<&User>) -> Result<(), Failure> {
         let user = user.ok_or_else(|| Failure::Never("there is no such user".to_owned()))?;
-        let Template::BookingConfirmed(mail) = templates::parse(&claim.template, &claim.data).map_err(never)?;
-        let tickets = self.tickets(claim, &mail).await?;
-        let rendered = templates::booking_confirmed(&user.name, &mail, &tickets);
+        let rendered = match templates::parse(&claim.template, &claim.data).map_err(never)? {
+            Template::BookingConfirmed(mail) => {
+                let tickets = self.tickets(claim, &mail).await?;
+                templates::booking_confirmed(&user.name, &mail, &tickets)
+            }
+            Template::BookingRefunded(mail) => templates::booking_refunded(&user.name, &mail),
+        };
         let message = self.compose(claim, user, rendered)?;
         match tokio::time::timeout(SMTP, self.smtp.send(message)).await {
             Ok(Ok(_)) => Ok(()),

@@ -1,50 +1,50 @@
 //! Carries charges to their end: calls the gateway, has what was seen committed, goes on from there.
 //!
-//! A task a row, and a bound of calls in flight. Who drives a row holds its version: a change by anyone else (an undo,
-//! another replica) makes the next write fail, and the task ends. That two tasks drive one row for a moment is harmless:
-//! they use the same keys at the gateway, and only one of them writes.
+//! A task a row, and a bound of calls in flight; a row that waits for its bank or its customer has no task, see
+//! [`Rest`]. Who drives a row holds its version: a change by anyone else (an undo, a webhook, another replica) makes the
+//! next write fail, and the task ends. That two tasks drive one row for a moment is harmless: they use the same keys at
+//! the gateway, and only one of them writes.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use eventicket_contracts::envelope::Key;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use eventicket_contracts::envelope::{Key, Reply};
+use eventicket_planted::Fault;
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::charge::Charge;
-use crate::decide::{self, Delay, Verdict};
+use crate::charge::{Charge, State};
+use crate::decide::{self, Call, Delay, Observed, Verdict};
 use crate::gateway::Gateway;
-use crate::recorder::Write;
+use crate::recorder::Writes;
+use crate::rest::{Pace, Rest};
 use crate::store::Store;
 
 /// Calls to the gateway in flight.
 pub(crate) const CALLS: usize = 256;
-/// Charges under way beyond which new ones are put off; undos never are.
+/// Charges with a task beyond which new ones are put off; undos never are.
 const UNDER_WAY: usize = 20_000;
-/// Between two beats of this replica, and between two looks for dead ones.
+/// Between two beats of this replica, two looks for dead ones, and two for rows that have waited long enough.
 const BEAT: Duration = Duration::from_millis(500);
 /// A replica whose beat is older is dead.
 const LAPSE_SECONDS: f64 = 2.0;
-/// First and longest wait for a key that is in use, and after a failure.
-const SOON: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// Between two looks at what takes time by its nature.
-const SLOW: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
-/// Shift of a wait that doubles; beyond it all waits are the longest.
-const MOST_DOUBLINGS: u32 = 10;
+/// Rows that have waited long enough and are taken up in one beat.
+const WAKEN_AT_ONCE: usize = 1_000;
 
 /// Drives the rows of this replica; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Driver(Arc<Inner>);
 
 struct Inner {
-    gateway: Gateway,
-    writes: mpsc::Sender<Write>,
+    gateway: Arc<Gateway>,
+    writes: Writes,
+    replies: mpsc::Sender<Vec<(String, Reply)>>,
     calls: Semaphore,
-    under_way: Mutex<HashMap<Key, Arc<Drive>>>,
+    rows: Mutex<Rows>,
     tasks: TaskTracker,
     /// No further calls are begun.
     stop: CancellationToken,
@@ -52,62 +52,91 @@ struct Inner {
     kill: CancellationToken,
 }
 
-/// A row under way here.
+/// A row is in one of them at most.
+#[derive(Default)]
+struct Rows {
+    driven: HashMap<Key, Arc<Drive>>,
+    rest: Rest,
+}
+
+/// A row that has a task here.
+#[derive(Default)]
 struct Drive {
     version: AtomicI32,
+    /// Somebody wants to know: answered also where nothing is news.
+    owed: AtomicBool,
+    /// It is to be looked at now.
+    poked: AtomicBool,
     /// Ends a wait early.
-    poke: Notify,
+    wake: Notify,
 }
 
 impl Driver {
-    pub fn new(gateway: Gateway, writes: mpsc::Sender<Write>) -> Self {
+    pub fn new(gateway: Arc<Gateway>, writes: Writes, replies: mpsc::Sender<Vec<(String, Reply)>>) -> Self {
         Self(Arc::new(Inner {
             gateway,
             writes,
+            replies,
             calls: Semaphore::new(CALLS),
-            under_way: Mutex::new(HashMap::new()),
+            rows: Mutex::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),
         }))
     }
 
-    /// Whether new charges have to be put off.
+    /// Whether new charges have to be put off. Those that wait for a bank or a customer do not count.
     pub fn is_full(&self) -> bool {
-        self.0.under_way().len() >= UNDER_WAY
+        self.0.rows().driven.len() >= UNDER_WAY
     }
 
-    /// Drives a row on from its committed state. One that is under way at that version is looked at at once.
+    /// Drives a row on from its committed state; one whose next call is not due yet waits for it.
     pub fn take(&self, charge: Charge) {
+        let mut rows = self.0.rows();
+        let known = rows.driven.contains_key(&charge.key) || rows.rest.holds(&charge.key);
+        if decide::is_slow(&charge) && !known && !self.0.stop.is_cancelled() {
+            rows.rest.put(charge, Pace::default());
+            return;
+        }
+        drop(rows);
+        self.begin(charge, false);
+    }
+
+    /// The same, but the gateway is asked at once, and who asked is answered.
+    pub fn ask(&self, charge: Charge) {
+        self.begin(charge, true);
+    }
+
+    fn begin(&self, charge: Charge, owed: bool) {
         if self.0.stop.is_cancelled() {
             return; // another replica, or the next start, finds it
         }
-        let drive = Arc::new(Drive { version: AtomicI32::new(charge.version), poke: Notify::new() });
-        let mut under_way = self.0.under_way();
-        if let Some(known) = under_way.get(&charge.key) {
-            known.poke.notify_one();
+        let mut rows = self.0.rows();
+        // What waits may be of a later version than what somebody read a moment ago.
+        let rested = rows.rest.take(&charge.key).map(|(rested, _)| rested);
+        let charge = rested.filter(|rested| rested.version > charge.version).unwrap_or(charge);
+        let drive = Drive { version: charge.version.into(), owed: owed.into(), ..Drive::default() };
+        if let Some(known) = rows.driven.get(&charge.key) {
+            known.owed.fetch_or(owed, Ordering::SeqCst);
+            known.poked.store(true, Ordering::SeqCst);
+            known.wake.notify_one();
             if known.version.load(Ordering::SeqCst) >= charge.version {
                 return;
             }
+            drive.owed.store(known.owed.load(Ordering::SeqCst), Ordering::SeqCst);
         }
-        under_way.insert(charge.key.clone(), Arc::clone(&drive));
-        drop(under_way);
-        let inner = Arc::clone(&self.0);
-        self.0.tasks.spawn(async move {
-            let _entry = Entry { inner: &inner, key: charge.key.clone(), drive: Arc::clone(&drive) };
-            let kill = inner.kill.clone();
-            kill.run_until_cancelled(inner.drive(charge, &drive)).await;
-        });
+        self.0.spawn(&mut rows, charge, drive, Pace::default());
     }
 
-    /// Keeps this replica known and takes over the rows of dead ones, until shutdown; then finishes the calls in flight.
-    /// Dropped, it drops all drives.
+    /// Keeps this replica known, takes over the rows of dead ones and takes up what has waited, until shutdown; then
+    /// finishes the calls in flight. Dropped, it drops all drives.
     pub async fn run(self, store: Store, shutdown: CancellationToken) {
         let _kill = self.0.kill.clone().drop_guard();
         while !shutdown.is_cancelled() {
             if let Err(error) = self.look(&store).await {
                 tracing::warn!(%error, "the table of replicas cannot be reached");
             }
+            self.waken();
             shutdown.run_until_cancelled(tokio::time::sleep(BEAT)).await;
         }
         self.0.stop.cancel();
@@ -129,6 +158,14 @@ impl Driver {
         }
         Ok(())
     }
+
+    fn waken(&self) {
+        let mut rows = self.0.rows();
+        for (charge, pace) in rows.rest.take_due(Instant::now(), WAKEN_AT_ONCE) {
+            let drive = Drive { version: charge.version.into(), ..Drive::default() };
+            self.0.spawn(&mut rows, charge, drive, pace);
+        }
+    }
 }
 
 /// Takes the drive off the map when it ends, also by a panic.
@@ -140,81 +177,111 @@ struct Entry<'a> {
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
-        let mut under_way = self.inner.under_way();
-        if under_way.get(&self.key).is_some_and(|drive| Arc::ptr_eq(drive, &self.drive)) {
-            under_way.remove(&self.key);
+        self.inner.rows().forget(&self.key, &self.drive);
+    }
+}
+
+impl Rows {
+    /// Whether it was this drive that had the row.
+    fn forget(&mut self, key: &Key, drive: &Arc<Drive>) -> bool {
+        let mine = self.driven.get(key).is_some_and(|known| Arc::ptr_eq(known, drive));
+        if mine {
+            self.driven.remove(key);
         }
+        mine
     }
 }
 
 impl Inner {
-    fn under_way(&self) -> MutexGuard<'_, HashMap<Key, Arc<Drive>>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn drive(&self, mut charge: Charge, drive: &Drive) {
-        let mut pace = Pace::default();
-        let mut wait = decide::is_slow(&charge).then(|| pace.wait(Delay::Slow));
+    fn spawn(self: &Arc<Self>, rows: &mut Rows, charge: Charge, drive: Drive, pace: Pace) {
+        let (inner, key, drive) = (Arc::clone(self), charge.key.clone(), Arc::new(drive));
+        rows.driven.insert(key.clone(), Arc::clone(&drive));
+        self.tasks.spawn(async move {
+            let _entry = Entry { inner: &inner, key, drive: Arc::clone(&drive) };
+            let kill = inner.kill.clone();
+            kill.run_until_cancelled(inner.drive(charge, &drive, pace)).await;
+        });
+    }
+
+    async fn drive(&self, mut charge: Charge, drive: &Arc<Drive>, mut pace: Pace) {
         let mut next = decide::next_call(&charge);
         while let Some(call) = next {
-            if let Some(wait) = wait.take() {
-                tokio::select! {
-                    () = self.stop.cancelled() => return,
-                    () = drive.poke.notified() => {}
-                    () = tokio::time::sleep(wait) => {}
-                }
-            }
             let Ok(permit) = self.calls.acquire().await else { return };
             if self.stop.is_cancelled() {
                 return;
             }
             let observed = self.gateway.call(&charge, call).await;
             drop(permit);
-            if let decide::Observed::Unknown(reason) = &observed {
+            if let Observed::Unknown(reason) = &observed {
                 tracing::warn!(charge = %charge.key, ?call, reason, "the payment gateway did not answer the call");
             }
-            match decide::observe(&charge, call, observed) {
+            let delay = match decide::observe(&charge, call, observed) {
                 Verdict::Write(after) => {
-                    let Some(after) = self.write(charge, *after).await else { return };
+                    if Fault::ConfirmBeforeCommit.is_planted() && after.state == State::Created {
+                        self.gateway.call(&after, Call::Confirm).await;
+                    }
+                    if drive.owed.load(Ordering::SeqCst) && !after.replies(&charge).is_empty() {
+                        drive.owed.store(false, Ordering::SeqCst); // the news is the answer
+                    }
+                    let Some(after) = self.writes.write(charge, *after, None).await else { return };
                     drive.version.store(after.version, Ordering::SeqCst);
-                    charge = after;
-                    pace = Pace::default();
-                    wait = decide::is_slow(&charge).then(|| pace.wait(Delay::Slow));
-                    next = decide::next_call(&charge);
+                    (charge, pace) = (after, Pace::default());
+                    decide::is_slow(&charge).then_some(Delay::Slow)
                 }
-                Verdict::Call(other) => next = Some(other),
-                Verdict::Later(delay) => {
-                    wait = Some(pace.wait(delay));
-                    next = decide::next_call(&charge);
+                Verdict::Call(other) => {
+                    next = Some(other);
+                    continue;
                 }
+                Verdict::Later(delay) => Some(delay),
+            };
+            if let Some(delay) = delay
+                && drive.owed.swap(false, Ordering::SeqCst)
+            {
+                self.tell(charge.standing(delay == Delay::Slow));
+            }
+            next = decide::next_call(&charge);
+            match delay {
+                Some(Delay::Slow) if next.is_some() => match self.lay_down(charge, drive, pace) {
+                    Some(poked) => (charge, pace) = poked,
+                    None => return,
+                },
+                Some(delay) => self.wait(drive, pace.wait(delay)).await,
+                None => {}
             }
         }
     }
 
-    /// The row as it is committed; `None` where somebody else has changed it, who drives it on.
-    async fn write(&self, before: Charge, after: Charge) -> Option<Charge> {
-        let (written, answer) = oneshot::channel();
-        self.writes.send(Write { before, after: after.clone(), written }).await.ok()?;
-        answer.await.ok()?.then_some(after)
+    /// Puts a row to rest, which ends its drive; it comes back where somebody has asked for it meanwhile.
+    fn lay_down(&self, charge: Charge, drive: &Arc<Drive>, pace: Pace) -> Option<(Charge, Pace)> {
+        let mut rows = self.rows();
+        if drive.poked.swap(false, Ordering::SeqCst) {
+            return Some((charge, pace));
+        }
+        // Else another one drives it from a later version.
+        if rows.forget(&charge.key, drive) {
+            rows.rest.put(charge, pace);
+        }
+        None
     }
-}
 
-/// Waits of one drive, which double from one to the next.
-#[derive(Default)]
-struct Pace {
-    waits: u32,
-}
+    async fn wait(&self, drive: &Drive, wait: Duration) {
+        if drive.poked.swap(false, Ordering::SeqCst) {
+            return;
+        }
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = drive.wake.notified() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
 
-impl Pace {
-    /// Between half and the whole of it, so that drives that failed together do not repeat together.
-    fn wait(&mut self, delay: Delay) -> Duration {
-        let (first, longest) = match delay {
-            Delay::Soon => SOON,
-            Delay::Backoff => BACKOFF,
-            Delay::Slow => SLOW,
-        };
-        let doubled = first.saturating_mul(1 << self.waits.min(MOST_DOUBLINGS)).min(longest);
-        self.waits += 1;
-        doubled.mul_f64(rand::random_range(0.5..=1.0))
+    fn tell(&self, replies: Vec<(String, Reply)>) {
+        if !replies.is_empty() && self.replies.try_send(replies).is_err() {
+            tracing::warn!("replies are not sent: too many wait already");
+        }
     }
 }

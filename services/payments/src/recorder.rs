@@ -1,11 +1,12 @@
-//! Commits what the drivers saw: whatever is ready in one transaction, then the replies leave.
+//! Commits what was seen at the gateway: whatever is ready in one transaction, then the replies leave.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use eventicket_contracts::envelope::{DomainEvent, Key, Reply};
-use eventicket_contracts::{Clock, Timestamp};
+use eventicket_contracts::payments::FailedRefund;
+use eventicket_contracts::{Clock, SagaId, Timestamp};
 use eventicket_nats::Nats;
 use eventicket_nats::outbox::NewEvent;
 use serde_json::json;
@@ -14,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::charge::{Charge, State};
-use crate::store::Store;
+use crate::store::{Batch, Store};
+use crate::watch;
 
 /// Changes that may wait for the next transaction.
 pub(crate) const WAITING: usize = 4_096;
@@ -30,42 +32,79 @@ const LAST_TRIES: u32 = 3;
 /// The aggregate's name in events.
 const PAYMENT: &str = "payment";
 
-/// A change of a row; it is answered with whether it was committed, which it is not where the row has moved on.
-pub(crate) struct Write {
-    pub before: Charge,
-    pub after: Charge,
-    pub written: oneshot::Sender<bool>,
+/// A change of a row, or a new one.
+struct Write {
+    before: Charge,
+    after: Charge,
+    /// The webhook that told it.
+    webhook: Option<String>,
+    written: oneshot::Sender<bool>,
 }
+
+/// The way to the recorder; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Writes(mpsc::Sender<Write>);
+
+impl Writes {
+    pub fn new() -> (Self, Written) {
+        let (writes, written) = mpsc::channel(WAITING);
+        (Self(writes), Written(written))
+    }
+
+    /// The row as it is committed; `None` where it is not, since somebody else has changed it. A row of version 0 is made.
+    /// What follows from the new state for fences and failed refunds is written with it.
+    pub async fn write(&self, before: Charge, after: Charge, webhook: Option<String>) -> Option<Charge> {
+        let after = after.with_fence_answered().with_saga(SagaId::fresh());
+        let (written, answer) = oneshot::channel();
+        self.0.send(Write { before, after: after.clone(), webhook, written }).await.ok()?;
+        answer.await.ok()?.then_some(after)
+    }
+}
+
+/// Where the recorder takes changes from.
+pub(crate) struct Written(mpsc::Receiver<Write>);
 
 pub(crate) struct Recorder {
     pub store: Store,
     pub clock: Clock,
-    pub writes: mpsc::Receiver<Write>,
+    pub writes: Written,
     pub replies: mpsc::Sender<Vec<(String, Reply)>>,
     /// The outbox relay's.
     pub wake: Arc<Notify>,
+    /// The starter's.
+    pub wake_starter: Arc<Notify>,
     /// After it, a database that is away is not waited for much longer.
     pub shutdown: CancellationToken,
 }
 
 impl Recorder {
-    /// Runs until all drivers are gone.
+    /// Runs until all who write are gone.
     pub async fn run(mut self) {
-        let mut batch = Vec::new();
-        while self.writes.recv_many(&mut batch, BATCH).await > 0 {
-            let written = self.persist(&batch).await;
-            let is_written = |write: &&Write| written.contains(&write.after.key);
-            let replies: Vec<_> =
-                batch.iter().filter(is_written).flat_map(|write| write.after.replies(&write.before)).collect();
-            if !replies.is_empty() && self.replies.try_send(replies).is_err() {
-                tracing::warn!("replies are not sent: too many wait already");
+        let mut waiting = Vec::new();
+        while self.writes.0.recv_many(&mut waiting, BATCH).await > 0 {
+            while !waiting.is_empty() {
+                let batch = first_of_each_row(&mut waiting);
+                let written = self.persist(&batch).await;
+                self.tell(batch, &written);
             }
-            if batch.iter().any(|write| what_happened(&write.before, &write.after).is_some()) {
-                self.wake.notify_one();
-            }
-            for Write { after, written: answer, .. } in batch.drain(..) {
-                let _ = answer.send(written.contains(&after.key)); // the driver may have been stopped
-            }
+        }
+    }
+
+    fn tell(&self, batch: Vec<Write>, written: &HashSet<Key>) {
+        let is_written = |write: &&Write| written.contains(&write.after.key);
+        let replies: Vec<_> =
+            batch.iter().filter(is_written).flat_map(|write| write.after.replies(&write.before)).collect();
+        if !replies.is_empty() && self.replies.try_send(replies).is_err() {
+            tracing::warn!("replies are not sent: too many wait already");
+        }
+        if batch.iter().any(|write| what_happened(&write.before, &write.after).is_some()) {
+            self.wake.notify_one();
+        }
+        if batch.iter().any(|write| failed_refund(&write.before, &write.after).is_some()) {
+            self.wake_starter.notify_one();
+        }
+        for Write { after, written: answer, .. } in batch {
+            let _ = answer.send(written.contains(&after.key)); // the driver may have been stopped
         }
     }
 
@@ -91,24 +130,42 @@ impl Recorder {
             return Ok(None);
         };
         let now = self.clock.now();
-        let rows: Vec<&Charge> = batch.iter().map(|write| &write.after).collect();
-        let mut written = tx.update(&rows, now).await?;
-        let new = batch.iter().filter(|write| written.contains(&write.after.key));
-        let event = |write: &Write| Some(event(what_happened(&write.before, &write.after)?, &write.after, now));
-        tx.events(new.filter_map(event).collect(), now).await?;
-        if unsure && written.len() < rows.len() {
-            let keys: Vec<Key> = rows.iter().map(|row| row.key.clone()).collect();
+        let rows = |new: bool| batch.iter().filter(move |w| (w.before.version == 0) == new).map(|w| &w.after);
+        let mut written = tx.insert(&rows(true).collect::<Vec<_>>(), now).await?;
+        written.extend(tx.update(&rows(false).collect::<Vec<_>>(), now).await?);
+        let new: Vec<&Write> = batch.iter().filter(|write| written.contains(&write.after.key)).collect();
+        aftermath(&mut tx, &new, now).await?;
+        if unsure && written.len() < batch.len() {
+            let keys: Vec<Key> = batch.iter().map(|write| write.after.key.clone()).collect();
             let there = tx.rows(&keys).await?;
-            let same = |row: &&&Charge| {
+            let same = |row: &&Charge| {
                 there.get(&row.key).is_some_and(|(found, mine)| {
                     *mine && (found.version, found.state, &found.intent) == (row.version, row.state, &row.intent)
                 })
             };
-            written.extend(rows.iter().filter(same).map(|row| row.key.clone()));
+            written.extend(batch.iter().map(|write| &write.after).filter(same).map(|row| row.key.clone()));
         }
         tx.commit().await?;
         Ok(Some(written))
     }
+}
+
+/// Takes the first change of each row: a second one of the same row must see what became of the first.
+fn first_of_each_row(waiting: &mut Vec<Write>) -> Vec<Write> {
+    let mut rows = HashSet::new();
+    let is_first = |write: &mut Write| rows.insert(write.after.key.clone());
+    waiting.extract_if(.., is_first).collect()
+}
+
+/// Writes what follows from the changes beside their rows.
+async fn aftermath(tx: &mut Batch, written: &[&Write], now: Timestamp) -> Result<(), sqlx::Error> {
+    let event = |write: &&Write| Some(event(what_happened(&write.before, &write.after)?, &write.after, now));
+    tx.events(written.iter().filter_map(event).collect(), now).await?;
+    let starts = written.iter().filter_map(|write| failed_refund(&write.before, &write.after));
+    tx.start_sagas(starts.collect(), now).await?;
+    let given = |write: &&&Write| write.after.state == State::Refunded && write.after.refund.is_some();
+    tx.watch(written.iter().filter(given).map(|write| &write.after.key), now.plus(watch::gap(0))).await?;
+    tx.seen_webhooks(written.iter().filter_map(|write| write.webhook.clone()).collect(), now).await
 }
 
 /// Sends replies as they are committed, many together where they pile up.
@@ -141,4 +198,42 @@ fn event(what: &'static str, after: &Charge, now: Timestamp) -> NewEvent {
         data: json!({ "booking": saga, "step": step, "round": round, "amount": amount, "intent": after.intent }),
     };
     NewEvent { aggregate: PAYMENT, what, event }
+}
+
+/// The saga that a change opens.
+fn failed_refund(before: &Charge, after: &Charge) -> Option<(SagaId, FailedRefund)> {
+    let id = after.failed_refund.filter(|_| before.failed_refund.is_none())?;
+    let (Key { saga, step, round }, terms) = (after.key.clone(), after.terms.as_ref()?);
+    let input = FailedRefund {
+        booking: saga,
+        step,
+        round,
+        customer: terms.customer,
+        amount: terms.amount,
+        intent: after.intent.clone().unwrap_or_default(),
+        refund: after.refund.clone().unwrap_or_default(),
+        reason: after.refund_error.clone().unwrap_or_default(),
+    };
+    Some((id, input))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_changes_of_one_row_the_second_waits_for_what_became_of_the_first() {
+        let key = |round| Key { saga: SagaId(Uuid::nil()), step: "PAY".into(), round };
+        let write = |round, version| {
+            let before = Charge { version, ..Charge::new(key(round), None) };
+            Write { after: before.next(State::Void), before, webhook: None, written: oneshot::channel().0 }
+        };
+        let mut waiting = vec![write(1, 4), write(2, 7), write(1, 5), write(1, 4)];
+        let mut batches = Vec::new();
+        while !waiting.is_empty() {
+            let batch = first_of_each_row(&mut waiting);
+            batches.push(batch.iter().map(|write| (write.after.key.round, write.before.version)).collect::<Vec<_>>());
+        }
+        assert_eq!(batches, [vec![(1, 4), (2, 7)], vec![(1, 5)], vec![(1, 4)]]);
+    }
 }

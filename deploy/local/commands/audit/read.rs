@@ -1,7 +1,7 @@
 //! Reads what the rules judge: the journal first, then the ledger, then the services' rows, side by side in the order of
 //! the sagas' ids, so that only a page of each is held.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::str::FromStr as _;
 
@@ -18,7 +18,7 @@ use eventicket_notifications::audit as notifications;
 use eventicket_orchestrator::runtime::journal;
 use eventicket_orchestrator::runtime::row::Row;
 use eventicket_orchestrator::sagas::{Catalogue, catalogue};
-use eventicket_saga::{Phase, Status, StepState};
+use eventicket_saga::{Phase, Status, StepState, Undo};
 use serde::Deserialize as _;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -55,7 +55,8 @@ pub async fn all(settings: &Settings, ledger: &Path) -> anyhow::Result<Findings>
     let journal = open(settings, eventicket_orchestrator::DATABASE).await?;
     let sagas = sagas(&journal, begin).await.context("the journal cannot be read")?;
     let ledger = Ledger::read(ledger).await?;
-    let mut audit = Audit { now: clock.now(), sagas, ledger, counts: Counts::default(), found: Vec::new() };
+    let known = sagas.iter().map(|saga| saga.id).collect();
+    let mut audit = Audit { now: clock.now(), sagas, known, ledger, counts: Counts::default(), found: Vec::new() };
     let strangers = audit.sagas(settings).await?;
     audit.strangers(&journal, strangers).await?;
     audit.outboxes(settings).await?;
@@ -109,8 +110,9 @@ fn facts(row: &Row, begin: Timestamp, catalogue: &Catalogue) -> anyhow::Result<S
     let end = match saga.phase {
         Phase::Completed => Some(End::Completed),
         Phase::Compensated => Some(End::Compensated),
-        Phase::Abandoned => Some(End::Abandoned),
-        Phase::Forward | Phase::Unwinding => None,
+        // Until what it left is given back, it is listed.
+        Phase::Abandoned if saga.ended() => Some(End::Abandoned),
+        Phase::Forward | Phase::Unwinding | Phase::Abandoning | Phase::Abandoned => None,
     };
     Ok(SagaFacts {
         id,
@@ -119,6 +121,8 @@ fn facts(row: &Row, begin: Timestamp, catalogue: &Catalogue) -> anyhow::Result<S
         started_at: Timestamp(saga.started_at),
         reserved: reserved.map(|reserved| (reserved.total, tickets(&reserved))),
         notified: step("NOTIFY").is_some_and(|step| step.status == Status::Done),
+        refund_told: step(rules::REFUND_MAIL).is_some_and(|step| step.status == Status::Done),
+        resolved: step("PAY").is_some_and(|step| step.undo == Undo::Resolved),
         attention: saga.attention.iter().map(|mark| (mark.step.clone(), mark.reason.clone())).collect(),
     })
 }
@@ -175,6 +179,8 @@ type Strangers = HashMap<SagaId, Stranger>;
 struct Audit {
     now: Timestamp,
     sagas: Vec<SagaFacts>,
+    /// Of the sagas that had started.
+    known: HashSet<SagaId>,
     ledger: Ledger,
     counts: Counts,
     found: Vec<Finding>,
@@ -190,6 +196,10 @@ impl Audit {
         let types = bookings::types(booked).await.context("the capacity cannot be read")?;
         self.counts.types = types.len() as u64;
         rules::judge_types(&types, &mut self.found);
+        let seats = bookings::seats(booked).await.context("the seats cannot be read")?;
+        rules::judge_seats(&seats, &mut self.found);
+        let over = bookings::over_limit(booked).await.context("the limits cannot be read")?;
+        rules::judge_limits(&over, &mut self.found);
 
         let mut holds = Rows::new(
             |hold: &bookings::HoldFigures| hold.key.saga,
@@ -232,11 +242,14 @@ impl Audit {
 
     fn judge(&mut self, saga: &SagaFacts, rows: &mut Page) {
         let id = &saga.id;
+        let charges = rows.charges.remove(id).unwrap_or_default();
+        let failed = charges.iter().filter_map(|charge| charge.failed_refund);
         let case = Case {
             saga: saga.clone(),
+            failed_refunds: failed.filter(|saga| self.known.contains(saga)).collect(),
             holds: rows.holds.remove(id).unwrap_or_default(),
             tickets: rows.tickets.remove(id).unwrap_or_default().iter().map(|count| count.tickets).sum(),
-            charges: rows.charges.remove(id).unwrap_or_default(),
+            charges,
             intents: self.ledger.by_saga.remove(id).unwrap_or_default(),
             deliveries: rows.deliveries.remove(id).unwrap_or_default(),
         };
@@ -274,7 +287,13 @@ impl Audit {
     }
 
     async fn outboxes(&mut self, settings: &Settings) -> anyhow::Result<()> {
-        for service in [eventicket_bookings::DATABASE, eventicket_payments::DATABASE, eventicket_events::DATABASE] {
+        let services = [
+            eventicket_bookings::DATABASE,
+            eventicket_payments::DATABASE,
+            eventicket_events::DATABASE,
+            eventicket_identity::DATABASE,
+        ];
+        for service in services {
             let pool = open(settings, service).await?;
             let (unsent, oldest): (i64, Option<i64>) =
                 sqlx::query_as("SELECT count(*), min(created_at) FROM outbox WHERE sequence IS NULL")
@@ -293,6 +312,7 @@ impl Audit {
         let state = stream.cached_info().state.clone();
         self.counts.dead_letters = state.messages;
         let mut sequence = state.first_sequence;
+        let mut found = Vec::new();
         for _ in 0..state.messages.min(LETTERS) {
             let letter = stream.get_first_raw_message_by_subject(subjects::DEADLETTERS, sequence).await?;
             sequence = letter.sequence + 1;
@@ -305,14 +325,14 @@ impl Audit {
                 round: item.map(|item| (item.key.saga, item.key.step)),
             };
             let saga = dead.round.as_ref().and_then(|(saga, _)| self.saga(*saga));
-            let marks = saga.map(|saga| saga.attention.clone()).unwrap_or_default();
-            rules::judge_dead(&dead, &marks, &mut self.found);
+            rules::judge_dead(&dead, saga, &mut found);
         }
         if state.messages > LETTERS {
             let reason = format!("there are {} more", state.messages - LETTERS);
             let more = DeadLetter { subject: subjects::DEADLETTERS.to_owned(), reason, round: None };
-            rules::judge_dead(&more, &[], &mut self.found);
+            rules::judge_dead(&more, None, &mut found);
         }
+        self.found.extend(found);
         Ok(())
     }
 

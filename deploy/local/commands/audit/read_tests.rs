@@ -28,6 +28,7 @@ impl Stage {
             (eventicket_payments::DATABASE, &eventicket_payments::MIGRATOR),
             (eventicket_notifications::DATABASE, &eventicket_notifications::MIGRATOR),
             (eventicket_events::DATABASE, &eventicket_events::MIGRATOR),
+            (eventicket_identity::DATABASE, &eventicket_identity::MIGRATOR),
         ] {
             let url = world.database(name, migrator).await;
             databases.insert(name, PgPool::connect(&url).await.unwrap());
@@ -54,7 +55,8 @@ impl Stage {
     async fn booking(&self, id: SagaId) {
         let (event, kind) = (EventId::fresh(), TicketTypeId::fresh());
         let money = |amount| Money { amount, currency: Currency::EUR };
-        let line = Line { ticket_type_id: kind, name: "Floor".into(), quantity: 2, unit_price: money(4200) };
+        let (name, seats) = ("Floor".into(), Vec::new());
+        let line = Line { ticket_type_id: kind, name, quantity: 2, unit_price: money(4200), seats };
         let reserved =
             Reserved { lines: vec![line], total: money(8400), hold_until: Timestamp(1), title: "Gala".into() };
         let reserved = serde_json::to_value(reserved).unwrap();

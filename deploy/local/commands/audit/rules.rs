@@ -1,6 +1,6 @@
 //! The promises, each a rule with a stable name. Pure: what was read goes in, what is wrong comes out.
 
-use eventicket_bookings::audit::{HoldFigures, TypeFigures};
+use eventicket_bookings::audit::{HoldFigures, OverLimit, SeatFigures, TypeFigures};
 use eventicket_contracts::notifications::BOOKING_CONFIRMED;
 use eventicket_contracts::{Money, SagaId, Timestamp};
 use eventicket_mock_gateway::ledger::{Intent, Status};
@@ -59,6 +59,10 @@ pub struct SagaFacts {
     pub reserved: Option<(Money, u32)>,
     /// The mail was asked for, and the answer was yes.
     pub notified: bool,
+    /// The same for the mail about the money.
+    pub refund_told: bool,
+    /// An operator said that the payment's undo was done by hand.
+    pub resolved: bool,
     /// Steps with a mark for an operator, and why.
     pub attention: Vec<(String, String)>,
 }
@@ -72,6 +76,28 @@ pub struct Case {
     pub charges: Vec<ChargeRow>,
     pub intents: Vec<Intent>,
     pub deliveries: Vec<Recorded>,
+    /// Sagas that the journal knows and that stand for refunds of its charges which failed.
+    pub failed_refunds: Vec<SagaId>,
+}
+
+impl Case {
+    /// Whether somebody looks after what stands of a charge without tickets, and who.
+    fn looked_after(&self, charge: &ChargeRow) -> Option<String> {
+        let saga = charge.failed_refund.filter(|saga| self.failed_refunds.contains(saga));
+        let resolved = || self.saga.resolved.then(|| "an operator resolved it".to_owned());
+        saga.map(|saga| format!("saga {saga} stands for it")).or_else(resolved)
+    }
+
+    /// What stands of its charges, but for refunds that failed and have a saga or an operator of their own.
+    fn standing(&self) -> Vec<&Intent> {
+        let kept = |state: State| matches!(state, State::Refunded | State::RefundFailed | State::RefundRefused);
+        let ours = |intent: &Intent| {
+            let charge = self.charges.iter().find(|c| c.intent.as_deref() == Some(&intent.id));
+            let not_sold = |c: &&ChargeRow| kept(c.state) || self.saga.end != Some(End::Completed);
+            charge.filter(not_sold).and_then(|c| self.looked_after(c)).is_some()
+        };
+        self.intents.iter().filter(|intent| stands(intent) > 0 && !ours(intent)).collect()
+    }
 }
 
 /// A dead letter.
@@ -83,6 +109,8 @@ pub struct DeadLetter {
     pub round: Option<(SagaId, String)>,
 }
 
+/// The booking's step that tells of the money.
+pub const REFUND_MAIL: &str = "REFUND_MAIL";
 /// A saga that has not ended within this time is told, unless it is marked already.
 const LONG: std::time::Duration = std::time::Duration::from_secs(3600);
 /// Events leave the outbox much faster than this.
@@ -129,6 +157,9 @@ pub fn judge(case: &Case, now: Timestamp, found: &mut Vec<Finding>) {
         }
         if confirmed {
             mail(case, &mut judge);
+        } else if saga.refund_told {
+            let told = case.deliveries.iter().any(|d| d.key.step == REFUND_MAIL);
+            judge.expect(told, "delivery_missing", || "no mail about its money was recorded".to_owned());
         }
     }
 }
@@ -161,7 +192,18 @@ fn holds(case: &Case, confirmed: bool, judge: &mut Judge<'_>) {
 
 /// Money stands in the gateway's ledger exactly where tickets were sold, once, and as much as they cost.
 fn money(case: &Case, confirmed: bool, judge: &mut Judge<'_>) {
-    let standing: Vec<&Intent> = case.intents.iter().filter(|intent| stands(intent) > 0).collect();
+    let standing = case.standing();
+    for charge in &case.charges {
+        let intent = case.intents.iter().find(|i| charge.intent.as_ref() == Some(&i.id) && stands(i) > 0);
+        let looked_after = case.looked_after(charge).filter(|_| !standing.iter().any(|i| Some(*i) == intent));
+        if let Some((intent, who)) = intent.zip(looked_after) {
+            judge.tell(
+                Severity::Warning,
+                "refund_by_hand",
+                format!("{} of {} stand: {who}", stands(intent), intent.id),
+            );
+        }
+    }
     let sum: i64 = standing.iter().copied().map(stands).sum();
     judge.expect(standing.len() <= 1, "double_charge", || format!("{} charges stand", standing.len()));
     for intent in &case.intents {
@@ -211,6 +253,9 @@ fn agreement(case: &Case, charge: &ChargeRow, end: End, judge: &mut Judge<'_>) {
     let agrees = match charge.state {
         State::Done => intent.status == Status::Succeeded && intent.refunded == 0,
         State::Refunded => intent.status == Status::Succeeded && intent.refunded == intent.amount,
+        State::RefundFailed | State::RefundRefused => {
+            intent.status == Status::Succeeded && case.looked_after(charge).is_some()
+        }
         _ => intent.status == Status::Canceled,
     };
     let (state, status, refunded) = (charge.state.name(), intent.status, intent.refunded);
@@ -265,6 +310,29 @@ pub fn judge_types(types: &[TypeFigures], found: &mut Vec<Finding>) {
     }
 }
 
+/// Each seat of the plan is free, or taken by the one hold that has it.
+pub fn judge_seats(seats: &[SeatFigures], found: &mut Vec<Finding>) {
+    let mut judge = Judge { saga: None, found };
+    for s in seats {
+        let SeatFigures { event, ticket_type, quantity, planned, taken, held, matched, confirmed, tickets } = s;
+        judge.expect(s.is_sound(), "seats_differ", || {
+            format!(
+                "type {ticket_type} of event {event}: {planned} of {quantity} planned, {taken} taken, {matched} of them by \
+                 the {held} that are held, {tickets} ticket(s) of {confirmed} sold"
+            )
+        });
+    }
+}
+
+/// Customers with more than their limit.
+pub fn judge_limits(over: &[OverLimit], found: &mut Vec<Finding>) {
+    let mut judge = Judge { saga: None, found };
+    for OverLimit { event, customer, tickets, limit } in over {
+        let detail = format!("customer {customer} has {tickets} ticket(s) of event {event}, and may have {limit}");
+        judge.tell(Severity::Violation, "customer_limit", detail);
+    }
+}
+
 /// Rows of a saga that the journal does not know; `money` is what stands of its charges.
 pub fn judge_unknown(saga: SagaId, what: &str, money: i64, found: &mut Vec<Finding>) {
     let mut judge = Judge { saga: Some(saga), found };
@@ -280,12 +348,13 @@ pub fn judge_nobody(intent: &Intent, found: &mut Vec<Finding>) {
         .expect(money == 0, "charge_without_tickets", || format!("{money} of {id} stand and belong to no saga"));
 }
 
-/// A dead letter is a violation, unless its saga is marked for an operator at that step: then it is the mark's cause.
-pub fn judge_dead(letter: &DeadLetter, marks: &[(String, String)], found: &mut Vec<Finding>) {
+/// A dead letter is a violation, unless its saga has ended, whatever came of it, or is marked for an operator at that
+/// step: then it is the mark's cause.
+pub fn judge_dead(letter: &DeadLetter, about: Option<&SagaFacts>, found: &mut Vec<Finding>) {
     let saga = letter.round.as_ref().map(|(saga, _)| *saga);
     let step = letter.round.as_ref().map_or("", |(_, step)| step.as_str());
-    let marked = marks.iter().any(|(at, _)| at == step);
-    let severity = if marked { Severity::Warning } else { Severity::Violation };
+    let marked = |saga: &SagaFacts| saga.end.is_some() || saga.attention.iter().any(|(at, _)| at == step);
+    let severity = if about.is_some_and(marked) { Severity::Warning } else { Severity::Violation };
     Judge { saga, found }.tell(severity, "dead_letter", format!("{} {step}: {}", letter.subject, letter.reason));
 }
 

@@ -39,6 +39,7 @@ fn charge(saga: SagaId, state: State) -> ChargeRow {
         amount: Some(euros(8400)),
         intent: Some("pi_1".into()),
         refunded: None,
+        failed_refund: None,
         created_at: NOW,
     }
 }
@@ -68,6 +69,8 @@ fn confirmed() -> Case {
         started_at: NOW,
         reserved: Some((euros(8400), 2)),
         notified: true,
+        refund_told: false,
+        resolved: false,
         attention: vec![],
     };
     Case {
@@ -77,6 +80,7 @@ fn confirmed() -> Case {
         charges: vec![charge(id, State::Done)],
         intents: vec![intent("pi_1", Status::Succeeded, 0)],
         deliveries: vec![Recorded { key: key(id, "NOTIFY"), state: "sent".into() }],
+        failed_refunds: vec![],
     }
 }
 
@@ -199,6 +203,52 @@ fn payments_and_the_ledger_agree() {
 }
 
 #[test]
+fn a_refund_that_failed_is_listed_while_a_saga_or_an_operator_stands_for_it() {
+    let failed = |change: &dyn Fn(&mut Case)| {
+        let mut case = refunded();
+        case.charges[0].state = State::RefundFailed;
+        case.intents[0].refunded = 0;
+        change(&mut case);
+        found(&case).iter().map(|f| (f.severity, f.rule)).collect::<Vec<_>>()
+    };
+    let listed = [(Severity::Warning, "refund_by_hand")];
+    let alone = [(Severity::Violation, "charge_without_tickets"), (Severity::Violation, "charge_differs")];
+    assert_eq!(failed(&|_| ()), alone);
+    let saga = SagaId::fresh();
+    let with_saga = |c: &mut Case| {
+        c.charges[0].failed_refund = Some(saga);
+        c.failed_refunds = vec![saga];
+    };
+    assert_eq!(failed(&with_saga), listed);
+    assert_eq!(failed(&|c| c.charges[0].failed_refund = Some(saga)), alone, "nobody knows that saga");
+    let refused = |c: &mut Case| (c.charges[0].state, c.saga.resolved) = (State::RefundRefused, true);
+    assert_eq!(failed(&refused), listed);
+    // A former round's refund failed, and the booking was paid by another one.
+    let two_rounds = |c: &mut Case| {
+        let id = c.saga.id;
+        let mut first = charge(id, State::RefundFailed);
+        (first.key.round, first.intent, first.failed_refund) = (2, Some("pi_2".into()), Some(saga));
+        c.failed_refunds = vec![saga];
+        c.charges.push(first);
+        c.intents.push(intent("pi_2", Status::Succeeded, 0));
+    };
+    assert_eq!(broken(confirmed(), two_rounds), ["refund_by_hand"]);
+    assert_eq!(broken(confirmed(), |c| c.saga.resolved = true), [] as [&str; 0]);
+}
+
+#[test]
+fn a_mail_about_the_money_was_recorded_where_it_was_asked_for() {
+    let told = |deliveries: Vec<Recorded>| {
+        broken(refunded(), |c| {
+            c.saga.refund_told = true;
+            c.deliveries = deliveries;
+        })
+    };
+    assert_eq!(told(vec![]), ["delivery_missing"]);
+    assert_eq!(told(vec![Recorded { key: key(SagaId::fresh(), REFUND_MAIL), state: "sent".into() }]), [] as [&str; 0]);
+}
+
+#[test]
 fn a_confirmed_booking_has_a_mail() {
     assert_eq!(broken(confirmed(), |c| c.deliveries.clear()), ["delivery_missing"]);
     let mut unasked = confirmed();
@@ -257,18 +307,24 @@ fn nothing_belongs_to_nobody() {
 }
 
 #[test]
-fn a_dead_letter_is_a_violation_unless_its_saga_is_marked_for_it() {
+fn a_dead_letter_is_a_violation_unless_its_saga_is_marked_for_it_or_has_ended() {
     let round = Some((SagaId::fresh(), "CONFIRM".to_owned()));
     let letter = DeadLetter { subject: "dead.bookings.confirm".into(), reason: "no event".into(), round };
-    let severity = |marks: &[(String, String)]| {
+    let severity = |end: Option<End>, marks: &[(&str, &str)]| {
+        let attention = marks.iter().map(|(step, why)| ((*step).to_owned(), (*why).to_owned())).collect();
+        let saga = SagaFacts { end, attention, ..confirmed().saga };
         let mut found = Vec::new();
-        judge_dead(&letter, marks, &mut found);
+        judge_dead(&letter, Some(&saga), &mut found);
         assert_eq!(found.iter().map(|f| f.rule).collect::<Vec<_>>(), ["dead_letter"]);
         found[0].severity
     };
-    assert_eq!(severity(&[]), Severity::Violation);
-    assert_eq!(severity(&[("PAY".into(), "dead".into())]), Severity::Violation);
-    assert_eq!(severity(&[("CONFIRM".into(), "dead".into())]), Severity::Warning);
+    assert_eq!(severity(None, &[]), Severity::Violation);
+    assert_eq!(severity(None, &[("PAY", "dead")]), Severity::Violation);
+    assert_eq!(severity(None, &[("CONFIRM", "dead")]), Severity::Warning);
+    assert_eq!(severity(Some(End::Compensated), &[]), Severity::Warning);
+    let mut found = Vec::new();
+    judge_dead(&letter, None, &mut found);
+    assert_eq!(found[0].severity, Severity::Violation, "nobody knows its saga");
 }
 
 #[test]

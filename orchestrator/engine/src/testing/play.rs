@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::World;
 use crate::definition::{Definition, Kind};
-use crate::input::{Effect, Entry, Illegal, Input, Moment, Send, What};
+use crate::input::{Effect, Entry, Illegal, Input, Moment, OperatorAction, Send, What};
 use crate::state::{Half, Phase, Saga, Status, Undo};
 
 /// Something under way between the orchestrator and a service.
@@ -41,6 +41,8 @@ pub struct Play<'d> {
     pub history: Vec<Entry>,
     /// Signals, given whenever the saga waits for them.
     pub signals: Vec<(String, Value)>,
+    /// Operators do at once what waits for a hand.
+    pub by_hand: bool,
     /// Each command and each reply is under way twice.
     pub doubled: bool,
     /// Number of inputs so far.
@@ -62,6 +64,7 @@ impl<'d> Play<'d> {
             closed: BTreeSet::new(),
             history: Vec::new(),
             signals: Vec::new(),
+            by_hand: false,
             doubled: false,
             inputs: 0,
             noise: 0,
@@ -156,13 +159,24 @@ impl<'d> Play<'d> {
         self.signals.iter().find(|(name, _)| waits && *name == wait.signal).cloned()
     }
 
-    /// Gives the signal that it waits for, or else goes to the time at which something is due; false where nothing is.
+    fn waits_for_a_hand(&self) -> Option<String> {
+        let step = self.definition.steps.get(self.saga.at).filter(|_| self.by_hand)?;
+        let hand = matches!(&step.kind, Kind::Wait(wait) if wait.by_hand.is_some());
+        let waits = matches!(self.saga.steps[self.saga.at].status, Status::Waiting(_));
+        (hand && waits && self.saga.phase == Phase::Forward).then(|| step.name.clone())
+    }
+
+    /// Gives the signal that it waits for, or does what waits for a hand, or else goes to the time at which something is due; false where nothing is.
     ///
     /// # Panics
     /// A timer that is due does nothing.
     pub fn wait(&mut self) -> bool {
         if let Some((name, payload)) = self.awaited() {
-            return self.feed(Input::Signal { name, payload }) == Ok(true);
+            return self.feed(Input::Signal { name, payload, key: None }) == Ok(true);
+        }
+        if let Some(step) = self.waits_for_a_hand() {
+            let action = OperatorAction::Resolve { step };
+            return self.feed(Input::Act { action, actor: "operator".into(), reason: "done".into() }) == Ok(true);
         }
         let Some(due) = self.saga.next_due(self.definition) else { return false };
         self.now = self.now.max(due);
@@ -182,6 +196,17 @@ impl<'d> Play<'d> {
     /// Plays on until nothing is left to do.
     pub fn run(&mut self) {
         while self.step() {}
+    }
+
+    /// Plays on until nothing is left to do, or time has passed so often.
+    pub fn run_for(&mut self, waits: usize) {
+        let mut left = waits;
+        while !self.mail.is_empty() || left > 0 {
+            left -= usize::from(self.mail.is_empty());
+            if !self.step() {
+                return;
+            }
+        }
     }
 
     /// The orchestrator crashes: what is stored is read back, and what is awaited is sent again. Messages that were under

@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::input::{Answer, Send};
+use crate::input::{Answer, Found, Recorded, Send};
 use crate::state::Half;
+
+/// Code of a do whose round was undone or closed before.
+const UNDONE: &str = "undone";
 
 /// How a service takes a half of a round.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +37,7 @@ struct Record {
     answer: Option<Answer>,
     stands: bool,
     undone: bool,
+    undo_closed: bool,
     asked: u32,
     undo_asked: u32,
 }
@@ -89,6 +93,7 @@ impl World {
         match send.half {
             Half::Do => self.take_do(send, &behaviour, now),
             Half::Undo => self.take_undo(send, &behaviour),
+            Half::Fence => self.take_fence(send, &behaviour),
         }
     }
 
@@ -101,7 +106,7 @@ impl World {
         if record.answer.is_none() {
             // A recorded answer comes before any look at the deadline.
             if record.undone {
-                record.answer = Some(rejected("undone"));
+                record.answer = Some(rejected(UNDONE));
             } else if send.deadline.is_some_and(|d| d < now) {
                 return Some(Answer::Expired);
             } else if missing {
@@ -127,8 +132,45 @@ impl World {
         if *behaviour == Behaviour::Mute { None } else { record.answer.clone() }
     }
 
+    /// Tells what is recorded and closes the rest; like a bank, it undoes by itself what a fence met half way.
+    fn take_fence(&mut self, send: &Send, behaviour: &Behaviour) -> Option<Answer> {
+        match behaviour {
+            Behaviour::Deaf | Behaviour::Mute => return None,
+            Behaviour::Dead => return Some(Answer::Dead { reason: "poison".into() }),
+            _ => {}
+        }
+        let question = send.question?;
+        let record = self.records.entry((send.step.clone(), send.round)).or_default();
+        let effect = match &record.answer {
+            Some(Answer::Done(output)) => Recorded::Done(output.clone()),
+            Some(Answer::Rejected { code, .. }) if code == UNDONE => Recorded::Closed,
+            Some(Answer::Rejected { code, .. }) => Recorded::Rejected { code: code.clone() },
+            _ => {
+                record.answer = Some(Answer::Rejected { code: UNDONE.into(), message: String::new() });
+                Recorded::Closed
+            }
+        };
+        let undo = question.undo.then(|| match record.undone {
+            true => Recorded::Done(Value::Null),
+            false => {
+                record.undo_closed = true;
+                Recorded::Closed
+            }
+        });
+        Some(Answer::Fenced(Found { id: question.id, effect, undo }))
+    }
+
+    /// Somebody gives back by hand what stands of a round.
+    pub fn give_back(&mut self, step: &str, round: u32) {
+        let record = self.records.entry((step.to_owned(), round)).or_default();
+        (record.stands, record.undone) = (false, true);
+    }
+
     fn take_undo(&mut self, send: &Send, behaviour: &Behaviour) -> Option<Answer> {
         let record = self.records.entry((send.step.clone(), send.round)).or_default();
+        if record.undo_closed && !record.undone {
+            return Some(Answer::Rejected { code: "closed".into(), message: String::new() });
+        }
         if !record.undone {
             record.undo_asked += 1;
             match behaviour {

@@ -5,7 +5,8 @@ use serde_json::Value;
 use super::{DEAD, Run, TIMED_OUT};
 use crate::definition::OnRejection;
 use crate::input::{Answer, Illegal, What};
-use crate::state::{Half, NEVER, Phase, Reason, Status, Undo};
+use crate::state::{Fence, Half, NEVER, Phase, Purpose, Reason, Status, Undo};
+use eventicket_planted::Fault;
 
 impl Run<'_, '_> {
     pub(super) fn answer(
@@ -21,11 +22,12 @@ impl Run<'_, '_> {
         let dispatched = match half {
             Half::Do => step.attempts > 0,
             Half::Undo => step.undo_attempts > 0,
+            Half::Fence => step.fences > 0,
         };
         if round > step.round || (round == step.round && !dispatched) {
             return Err(Illegal::NeverDispatched(name.to_owned()));
         }
-        if round < step.round || self.saga.phase == Phase::Abandoned {
+        if round < step.round || (self.given_up() && half != Half::Fence) {
             self.out.repeated = true;
             return Ok(());
         }
@@ -35,12 +37,18 @@ impl Run<'_, '_> {
                 self.undo_answered(at, attempt, answer);
                 Ok(())
             }
+            Half::Fence => self.fence_answered(at, answer),
         }
     }
 
     fn effect_answered(&mut self, at: usize, attempt: u32, answer: Answer) -> Result<(), Illegal> {
         let step = &self.saga.steps[at];
+        let purpose = step.fence.as_ref().map(|f| &f.purpose);
         match (step.status, answer) {
+            (_, Answer::Fenced(_)) => return Err(Illegal::NeverDispatched(self.name(at))),
+            (Status::Done, Answer::Pending(output)) if Fault::PendingAfterDone.is_planted() => {
+                self.pending(at, attempt, output);
+            }
             // A round that is undone is over, whatever still comes.
             _ if matches!(step.undo, Undo::Done | Undo::Resolved) => self.out.repeated = true,
             (Status::Done, Answer::Rejected { .. }) | (Status::Rejected, Answer::Done(_)) => {
@@ -48,6 +56,18 @@ impl Run<'_, '_> {
             }
             (Status::Done | Status::Rejected | Status::Skipped, _) => self.out.repeated = true,
             _ if self.saga.ended() => self.out.repeated = true,
+            // A skip has what it asked for; of the rest the fence tells.
+            (_, Answer::Rejected { .. }) if matches!(purpose, Some(Purpose::Skip(_))) => {
+                if let Some(Fence { purpose: Purpose::Skip(output), .. }) = self.saga.steps[at].fence.take() {
+                    self.skip(at, output);
+                    self.tell_answer(What::Rejected, at, attempt);
+                }
+            }
+            (_, Answer::Pending(_) | Answer::Retry { .. } | Answer::Expired | Answer::Dead { .. })
+                if purpose.is_some() =>
+            {
+                self.out.repeated = true;
+            }
             (_, Answer::Done(output)) => self.happened(at, attempt, output),
             (_, Answer::Rejected { code, message }) => {
                 self.tell_answer(What::Rejected, at, attempt).error = Some(code.clone());
@@ -63,6 +83,9 @@ impl Run<'_, '_> {
             (Status::Sent(_), Answer::Retry { code }) if attempt == step.attempts => {
                 self.transient(at, attempt, What::Retrying, &code);
             }
+            (Status::Sent(_), Answer::Expired) if Fault::ExpiredIsRejected.is_planted() => {
+                self.reject(at, TIMED_OUT, "");
+            }
             (Status::Sent(_), Answer::Expired) if attempt == step.attempts => {
                 self.transient(at, attempt, What::TimedOut, TIMED_OUT);
             }
@@ -73,12 +96,14 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    fn happened(&mut self, at: usize, attempt: u32, output: Value) {
+    pub(super) fn happened(&mut self, at: usize, attempt: u32, output: Value) {
         let step = &mut self.saga.steps[at];
         step.status = Status::Done;
         step.output = output;
         step.error = None;
+        self.drop_fence(at);
         // An undo that gave up still needs its operator.
+        let step = &self.saga.steps[at];
         if step.undo != Undo::GaveUp {
             self.clear_attention(at);
         }
@@ -90,6 +115,7 @@ impl Run<'_, '_> {
         let step = &mut self.saga.steps[at];
         step.status = Status::Rejected;
         step.error = Some((code.to_owned(), message.to_owned()));
+        step.fence = None;
         let replaced = step.undo != Undo::None;
         match step.undo {
             Undo::Queued | Undo::Held | Undo::GaveUp if step.undo_attempts == 0 => step.undo = Undo::None,
@@ -125,7 +151,9 @@ impl Run<'_, '_> {
         step.status = Status::Pending(later);
         // It spends no attempt; the one that brought it stays counted as dispatched.
         step.attempts = 1;
-        step.again = false;
+        if step.undo == Undo::None {
+            step.again = false; // an undo's publish is not the do's
+        }
         step.unsent = false;
         if news {
             self.tell_answer(What::Pending, at, attempt);
@@ -158,7 +186,7 @@ impl Run<'_, '_> {
     /// The outcome stays open: the saga unwinds, and this step's undo runs, too.
     pub(super) fn give_up(&mut self, at: usize, code: &str, message: &str) {
         let step = &mut self.saga.steps[at];
-        step.status = Status::Unknown;
+        step.status = if Fault::UnknownIsRejected.is_planted() { Status::Rejected } else { Status::Unknown };
         step.error = Some((code.to_owned(), message.to_owned()));
         self.tell_step(What::Unknown, at).error = Some(code.to_owned());
         if self.saga.phase == Phase::Forward && !self.best_effort(at) {

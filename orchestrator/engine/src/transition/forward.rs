@@ -6,6 +6,7 @@ use super::{DEFINITION_ERROR, Run};
 use crate::definition::{Command, Kind};
 use crate::input::{Effect, Send, What};
 use crate::state::{Half, NEVER, Phase, Status, StepState, Undo};
+use eventicket_planted::Fault;
 
 impl Run<'_, '_> {
     pub(super) fn forward(&mut self) {
@@ -33,6 +34,10 @@ impl Run<'_, '_> {
     fn enter(&mut self, at: usize) -> bool {
         let definition = self.definition;
         let step = &definition.steps[at];
+        if step.on_unwinding {
+            self.saga.steps[at].status = Status::Omitted;
+            return true;
+        }
         let first_round = self.saga.steps[at].round == 1;
         if let Some(condition) = &step.condition {
             // A wait that is gone back to is taken whatever its condition says.
@@ -50,6 +55,9 @@ impl Run<'_, '_> {
                 let until = wait.timeout.as_ref().map(|(t, _)| self.after(*t));
                 self.saga.steps[at].status = Status::Waiting(until);
                 self.tell_step(What::Waiting, at);
+                if let Some(why) = &wait.by_hand {
+                    self.mark(at, why.clone());
+                }
                 false
             }
             Kind::Command(command) => {
@@ -82,7 +90,7 @@ impl Run<'_, '_> {
         let due = self.after(command.timeout);
         let step = &mut self.saga.steps[at];
         let resend = again && !step.unsent;
-        if !again {
+        if !again || (resend && Fault::ResendSpendsAttempt.is_planted()) {
             step.attempts += 1;
             if step.attempts == 1 {
                 step.sent_at = self.moment.now;
@@ -95,6 +103,7 @@ impl Run<'_, '_> {
             step: self.definition.steps[at].name.clone(),
             round: step.round,
             half: Half::Do,
+            question: None,
             attempt: step.attempts,
             resend,
             service: command.call.service.clone(),
@@ -145,7 +154,8 @@ impl Run<'_, '_> {
     pub(super) fn next_round(&mut self, wait: usize, last: usize) {
         for at in wait..=last {
             let step = &mut self.saga.steps[at];
-            let (round, error) = (step.round + 1, step.error.take());
+            let next = if Fault::SameRound.is_planted() { step.round } else { step.round + 1 };
+            let (round, error) = (next, step.error.take());
             *step = StepState { round, error, ..StepState::idle() };
         }
         self.saga.at = wait;

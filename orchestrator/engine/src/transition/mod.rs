@@ -7,9 +7,11 @@
 //! * `answers`: what services answer to effects.
 //! * `timers`: what is due, deadlines, breakers, refused and lost publishes.
 //! * `outside`: signals and operator actions.
+//! * `fence`: what a service tells of a step before an operator's action decides on it.
 //! * `unwind`: the way back.
 
 mod answers;
+mod fence;
 mod forward;
 mod outside;
 mod timers;
@@ -18,7 +20,10 @@ mod unwind;
 use crate::definition::{Definition, View};
 use crate::input::{Effect, Entry, Illegal, Input, Moment, Output, What};
 use crate::state::{Attention, Phase, Reason, Saga};
+use eventicket_planted::Fault;
 
+pub use fence::CLOSED;
+pub use outside::OPERATOR;
 pub(crate) use timers::{next_deadline, reminder};
 
 /// Code of a step whose attempts are spent.
@@ -37,10 +42,14 @@ pub const REFUSED_DELAY: i64 = 250;
 /// # Errors
 /// [`Illegal`] where the state does not allow the input; the saga is unchanged then.
 pub fn apply(definition: &Definition, saga: &mut Saga, input: Input, moment: &Moment<'_>) -> Result<Output, Illegal> {
+    let ended = saga.ended();
     let mut run = Run { definition, saga, moment, out: Output::default() };
     run.take(input)?;
     if !run.out.repeated {
         run.settle();
+        if !ended && run.saga.ended() {
+            run.out.effects.push(Effect::Ended);
+        }
     }
     Ok(run.out)
 }
@@ -65,51 +74,49 @@ impl Run<'_, '_> {
             (_, Input::Answer { step, round, half, attempt, answer }) => {
                 self.answer(&step, round, half, attempt, answer)
             }
-            (
-                Phase::Completed | Phase::Compensated | Phase::Abandoned,
-                Input::Timer | Input::Released { .. } | Input::Refused { .. } | Input::Resend | Input::Mark { .. },
-            ) => {
+            (_, Input::Timer | Input::Released { .. } | Input::Refused { .. } | Input::Resend | Input::Mark { .. })
+                if self.saga.ended() =>
+            {
                 self.out.repeated = true;
                 Ok(())
             }
-            (Phase::Completed | Phase::Compensated | Phase::Abandoned, Input::Signal { .. } | Input::Act { .. }) => {
-                Err(Illegal::Ended)
+            (_, Input::Signal { key: Some(key), .. }) if self.saga.signals.iter().any(|s| s.key == key.key) => {
+                self.out.repeated = true;
+                if self.saga.signals.contains(&key) { Ok(()) } else { Err(Illegal::KeyReused) }
             }
-            (Phase::Forward | Phase::Unwinding, Input::Timer) => {
+            (_, Input::Signal { .. } | Input::Act { .. }) if self.saga.ended() => Err(Illegal::Ended),
+            (_, Input::Timer) => {
                 self.timers();
                 Ok(())
             }
-            (Phase::Forward | Phase::Unwinding, Input::Released { service }) => {
+            (_, Input::Released { service }) => {
                 self.released(&service);
                 Ok(())
             }
-            (Phase::Forward | Phase::Unwinding, Input::Refused { step, half, resend }) => {
-                self.refused(&step, half, resend)
+            (_, Input::Refused { step, round, half, attempt, resend }) => {
+                self.refused(&step, round, half, attempt, resend)
             }
-            (Phase::Forward | Phase::Unwinding, Input::Resend) => {
+            (_, Input::Resend) => {
                 self.resend();
                 Ok(())
             }
-            (Phase::Forward | Phase::Unwinding, Input::Mark { step, reason }) => {
+            (_, Input::Mark { step, reason }) => {
                 self.out.repeated = !self.mark_named(step, reason);
                 Ok(())
             }
-            (Phase::Unwinding, Input::Signal { name, .. }) => Err(Illegal::NotAwaited(name)),
-            (Phase::Forward, Input::Signal { name, payload }) => self.signal(&name, payload),
-            (Phase::Forward | Phase::Unwinding, Input::Act { action, actor, reason }) => {
-                self.act(action, &actor, &reason)
-            }
+            (Phase::Forward, Input::Signal { name, payload, key }) => self.signal(&name, payload, key),
+            (_, Input::Signal { name, .. }) => Err(Illegal::NotAwaited(name)),
+            (_, Input::Act { action, actor, reason }) => self.act(action, &actor, &reason),
         }
     }
 
     /// Moves on as far as it goes without another input; deadlines are looked at after every one.
     fn settle(&mut self) {
-        self.deadlines();
+        if !Fault::OneShotHoldTimer.is_planted() {
+            self.deadlines();
+        }
         self.forward();
         self.unwind();
-        if self.saga.ended() && self.out.history.iter().any(|e| is_end(e.what)) {
-            self.out.effects.push(Effect::Ended);
-        }
     }
 
     fn begin_unwinding(&mut self, reason: Reason) {
@@ -121,7 +128,7 @@ impl Run<'_, '_> {
         let code = reason.code.clone();
         self.saga.reason = Some(reason);
         self.tell(What::Unwinding).error = Some(code);
-        unwind::begin(self.saga);
+        self.turn_back();
     }
 
     /// Marks a step for an operator, once.
@@ -144,6 +151,11 @@ impl Run<'_, '_> {
     fn clear_attention(&mut self, at: usize) {
         let name = self.name(at);
         self.saga.attention.retain(|a| a.step != name);
+    }
+
+    /// Whether an operator gave it up, so that nothing but its fences counts.
+    fn given_up(&self) -> bool {
+        matches!(self.saga.phase, Phase::Abandoning | Phase::Abandoned)
     }
 
     fn best_effort(&self, at: usize) -> bool {
@@ -195,10 +207,6 @@ impl Run<'_, '_> {
         entry.actor = Some(actor.to_owned());
         entry.reason = Some(reason.to_owned());
     }
-}
-
-fn is_end(what: What) -> bool {
-    matches!(what, What::Completed | What::Compensated | What::Abandoned)
 }
 
 /// A duration in ms, saturating.

@@ -2,14 +2,21 @@
 
 use serde_json::Value;
 
+use eventicket_planted::Fault;
+
 use super::Run;
 use crate::definition::Kind;
 use crate::input::{Illegal, OperatorAction, What};
-use crate::state::{Phase, Reason, Status, Undo};
+use crate::state::{NEVER, Phase, Purpose, Reason, SignalKey, Status, Undo};
+
+/// Code of a saga that an operator had compensated, or gave up.
+pub const OPERATOR: &str = "operator";
+
+const FENCED: Illegal = Illegal::NotNow("its service is being asked");
 
 impl Run<'_, '_> {
     /// A signal outside its wait is refused, never kept; so is one after the end, whose timer may not have fired yet.
-    pub(super) fn signal(&mut self, name: &str, payload: Value) -> Result<(), Illegal> {
+    pub(super) fn signal(&mut self, name: &str, payload: Value, key: Option<SignalKey>) -> Result<(), Illegal> {
         let at = self.saga.at;
         let refusal = || Illegal::NotAwaited(name.to_owned());
         let Some(step) = self.definition.steps.get(at) else { return Err(refusal()) };
@@ -25,7 +32,7 @@ impl Run<'_, '_> {
                 self.tell_step(What::Signalled, at);
             }
             (Kind::Command(command), Status::Pending(_), Undo::None)
-                if command.replaced_by.as_deref() == Some(name) && command.undo.is_some() =>
+                if state.fence.is_none() && command.replaced_by.as_deref() == Some(name) && command.undo.is_some() =>
             {
                 state.replacement = (!payload.is_null()).then_some(payload);
                 self.tell_step(What::Replaced, at);
@@ -33,6 +40,7 @@ impl Run<'_, '_> {
             }
             _ => return Err(refusal()),
         }
+        self.saga.signals.extend(key);
         Ok(())
     }
 
@@ -50,15 +58,16 @@ impl Run<'_, '_> {
             }
             OperatorAction::Skip { output } => {
                 self.may_skip()?;
-                let step = &mut self.saga.steps[self.saga.at];
-                step.status = Status::Skipped;
-                step.output = output;
                 self.note(What::Skipped, actor, reason);
+                let at = self.saga.at;
+                if self.saga.steps[at].attempts == 0 || Fault::SkipWithoutFence.is_planted() {
+                    self.skip(at, output);
+                } else {
+                    self.fence(at, Purpose::Skip(output));
+                }
             }
             OperatorAction::Pause => {
-                if self.saga.phase == Phase::Unwinding {
-                    return Err(Illegal::Unwinding);
-                }
+                self.may_go_on()?;
                 if self.saga.paused {
                     return Err(Illegal::NotNow("it is paused already"));
                 }
@@ -72,34 +81,114 @@ impl Run<'_, '_> {
                 self.saga.paused = false;
                 self.note(What::Resumed, actor, reason);
             }
-            OperatorAction::Resolve { step } => {
-                let at = self.definition.position(&step).ok_or(Illegal::NoSuchStep(step))?;
-                if self.saga.steps[at].undo != Undo::GaveUp {
-                    return Err(Illegal::NotNow("the step's undo has not given up"));
+            OperatorAction::Compensate => self.compensate(actor, reason)?,
+            OperatorAction::Resolve { step } => self.resolve(step, actor, reason)?,
+            OperatorAction::Abandon { force } => self.abandon(force, actor, reason)?,
+            OperatorAction::Replayed { step } => {
+                self.note(What::Replayed, actor, reason);
+                if let Some(entry) = self.out.history.last_mut() {
+                    entry.step = Some(step);
                 }
-                self.saga.steps[at].undo = Undo::Resolved;
-                self.clear_attention(at);
-                self.note(What::Resolved, actor, reason);
-                if self.saga.phase == Phase::Forward {
-                    self.replace(at);
-                }
-            }
-            OperatorAction::Abandon => {
-                if self.saga.awaits_no_return(self.definition).is_some() || self.saga.past_no_return(self.definition) {
-                    return Err(Illegal::PastNoReturn);
-                }
-                self.saga.phase = Phase::Abandoned;
-                self.note(What::Abandoned, actor, reason);
             }
         }
         Ok(())
     }
 
-    fn may_unwind(&self) -> Result<(), Illegal> {
-        if self.saga.phase == Phase::Unwinding {
-            return Err(Illegal::Unwinding);
+    /// The way out for a point of no return that was dead-lettered, too: what its service has recorded decides.
+    fn compensate(&mut self, actor: &str, reason: &str) -> Result<(), Illegal> {
+        let why = Reason { code: OPERATOR.into(), message: reason.to_owned(), step: self.current() };
+        let dead = |at: &usize| self.saga.steps[*at].status == Status::Pending(NEVER);
+        match self.saga.awaits_no_return(self.definition).filter(dead) {
+            Some(at) if self.saga.steps[at].fence.is_some() => Err(FENCED),
+            Some(at) => {
+                self.note(What::CompensatedByHand, actor, reason);
+                self.fence(at, Purpose::Compensate(why));
+                Ok(())
+            }
+            None => {
+                self.may_unwind()?;
+                self.note(What::CompensatedByHand, actor, reason);
+                self.begin_unwinding(why);
+                Ok(())
+            }
         }
-        if self.saga.past_no_return(self.definition) || self.saga.awaits_no_return(self.definition).is_some() {
+    }
+
+    /// What the step waits for was done by hand: its undo, a hand, or the giving back of what an abandoned saga left.
+    fn resolve(&mut self, name: String, actor: &str, reason: &str) -> Result<(), Illegal> {
+        let at = self.definition.position(&name).ok_or_else(|| Illegal::NoSuchStep(name.clone()))?;
+        let by_hand = matches!(&self.definition.steps[at].kind, Kind::Wait(wait) if wait.by_hand.is_some());
+        let over = self.passed_deadline().is_some();
+        let step = &mut self.saga.steps[at];
+        match (self.saga.phase, step.status, step.undo) {
+            (Phase::Forward, Status::Waiting(_), _) if by_hand && over => {
+                return Err(Illegal::NotNow("a deadline has passed"));
+            }
+            (Phase::Forward, Status::Waiting(_), _) if by_hand => {
+                step.status = Status::Done;
+                self.clear_attention(at);
+            }
+            (Phase::Abandoned, ..) if step.fence.is_some() => {
+                step.fence = None;
+                step.undo = if step.undo == Undo::None { Undo::None } else { Undo::Resolved };
+                self.clear_attention(at);
+            }
+            (Phase::Forward | Phase::Unwinding, _, Undo::GaveUp) if step.fence.is_some() => return Err(FENCED),
+            (Phase::Forward | Phase::Unwinding, _, Undo::GaveUp) => self.fence(at, Purpose::Resolve),
+            _ => return Err(Illegal::NotNow("the step's undo has not given up, and it waits for nobody")),
+        }
+        self.note(What::Resolved, actor, reason);
+        if let Some(entry) = self.out.history.last_mut() {
+            entry.step = Some(name);
+        }
+        Ok(())
+    }
+
+    /// Gives the saga up as it stands: at once where nothing of it was dispatched or `force` is given, else when its
+    /// fences have told what stands.
+    fn abandon(&mut self, force: bool, actor: &str, reason: &str) -> Result<(), Illegal> {
+        match self.saga.phase {
+            Phase::Abandoning if !force => return Err(Illegal::NotNow("it is being abandoned")),
+            Phase::Abandoned => return Err(Illegal::Ended),
+            _ => {}
+        }
+        if self.saga.awaits_no_return(self.definition).is_some() || self.saga.past_no_return(self.definition) {
+            return Err(Illegal::PastNoReturn);
+        }
+        self.note(What::Abandoning, actor, reason);
+        if self.saga.phase != Phase::Abandoning {
+            let step = self.current();
+            self.saga.reason.get_or_insert_with(|| Reason { code: OPERATOR.into(), message: reason.to_owned(), step });
+            self.saga.paused = false;
+            self.saga.phase = Phase::Abandoning;
+            self.turn_back();
+            for at in 0..self.saga.steps.len() {
+                if self.needs_fence(at) {
+                    self.fence(at, Purpose::Abandon);
+                }
+            }
+        }
+        if force {
+            self.saga.phase = Phase::Abandoned;
+            self.tell(What::Abandoned);
+        }
+        self.abandoned_when_all_is_known();
+        Ok(())
+    }
+
+    /// Whether it is still on its way forward, or may be turned.
+    fn may_go_on(&self) -> Result<(), Illegal> {
+        match self.saga.phase {
+            Phase::Forward => Ok(()),
+            Phase::Unwinding => Err(Illegal::Unwinding),
+            _ => Err(Illegal::NotNow("it is being abandoned")),
+        }
+    }
+
+    fn may_unwind(&self) -> Result<(), Illegal> {
+        self.may_go_on()?;
+        let awaits = self.saga.awaits_no_return(self.definition).is_some();
+        if self.saga.past_no_return(self.definition) || (awaits && !Fault::CancelPastNoReturn.is_planted()) {
             return Err(Illegal::PastNoReturn);
         }
         Ok(())
@@ -107,15 +196,15 @@ impl Run<'_, '_> {
 
     /// The point of no return is never skipped; what comes after it may be.
     fn may_skip(&self) -> Result<(), Illegal> {
-        if self.saga.phase == Phase::Unwinding {
-            return Err(Illegal::Unwinding);
-        }
+        self.may_go_on()?;
+        let step = self.saga.steps.get(self.saga.at);
         match self.definition.command(self.saga.at) {
             None => Err(Illegal::NotNow("a wait is not skipped; send its signal")),
             Some(command) if command.no_return => Err(Illegal::PastNoReturn),
-            Some(_) if self.saga.steps[self.saga.at].undo != Undo::None => {
+            Some(_) if step.is_some_and(|s| s.undo != Undo::None) => {
                 Err(Illegal::NotNow("its round is being replaced"))
             }
+            Some(_) if step.is_some_and(|s| s.fence.is_some()) => Err(FENCED),
             Some(_) if self.passed_deadline().is_some() => Err(Illegal::NotNow("a deadline has passed")),
             Some(_) => Ok(()),
         }
@@ -125,31 +214,36 @@ impl Run<'_, '_> {
         if self.passed_deadline().is_some() {
             return Err(Illegal::NotNow("a deadline has passed"));
         }
-        let any = (0..self.saga.steps.len()).any(|at| self.effect_waits(at) || self.undo_waits(at));
+        let any = (0..self.saga.steps.len())
+            .any(|at| self.saga.steps[at].fence.is_some() || self.effect_waits(at) || self.undo_waits(at));
         if any { Ok(()) } else { Err(Illegal::NotNow("nothing waits to be tried again")) }
     }
 
     fn effect_waits(&self, at: usize) -> bool {
         let step = &self.saga.steps[at];
-        self.saga.phase == Phase::Forward
-            && step.undo == Undo::None
-            && matches!(step.status, Status::Backoff(_) | Status::Pending(_))
+        let goes = match self.saga.phase {
+            Phase::Forward => true,
+            Phase::Unwinding => self.definition.steps[at].on_unwinding,
+            _ => false,
+        };
+        goes && step.undo == Undo::None && matches!(step.status, Status::Backoff(_) | Status::Pending(_))
     }
 
     fn undo_waits(&self, at: usize) -> bool {
-        matches!(self.saga.steps[at].undo, Undo::GaveUp | Undo::Backoff(_) | Undo::Pending(_))
+        !self.given_up() && matches!(self.saga.steps[at].undo, Undo::GaveUp | Undo::Backoff(_) | Undo::Pending(_))
     }
 
     fn retry_now(&mut self) {
         for at in 0..self.saga.steps.len() {
             let Some(command) = self.definition.command(at) else { continue };
             match self.saga.steps[at].status {
+                _ if self.saga.steps[at].fence.is_some() => self.send_fence(at),
                 Status::Pending(_) if self.effect_waits(at) => self.repeat(at, command),
                 _ if self.effect_waits(at) => self.send(at, command),
                 _ if self.undo_waits(at) => {
-                    // All its attempts again; what was sent stays counted as dispatched.
+                    // All its attempts again; their numbers go on, so that the service knows a new try.
                     let step = &mut self.saga.steps[at];
-                    step.undo_attempts = step.undo_attempts.min(1);
+                    step.undo_spent = step.undo_attempts;
                     self.clear_attention(at);
                     self.send_undo(at);
                 }

@@ -3,7 +3,8 @@
 use super::{ATTENTION_AFTER, REFUSED_DELAY, Run, TIMED_OUT};
 use crate::definition::{Deadline, Definition, Kind, View};
 use crate::input::{Illegal, What};
-use crate::state::{Half, Phase, Reason, Saga, Status, StepState, Undo};
+use crate::state::{Half, NEVER, Phase, Reason, Saga, Status, StepState, Undo};
+use eventicket_planted::Fault;
 
 /// The earliest deadline that may still fire, ms.
 pub(crate) fn next_deadline(definition: &Definition, saga: &Saga) -> Option<i64> {
@@ -29,6 +30,9 @@ fn open_deadlines<'a>(definition: &'a Definition, saga: &'a Saga) -> impl Iterat
 
 /// Whether a step that holds the deadline off is in flight, done, or skipped by an operator.
 fn shielded(definition: &Definition, saga: &Saga, deadline: &Deadline) -> bool {
+    if Fault::HoldFreedWhilePaid.is_planted() {
+        return false;
+    }
     deadline.unless.iter().filter_map(|name| definition.position(name)).any(|at| {
         let step = &saga.steps[at];
         matches!(step.status, Status::Done | Status::Skipped) || in_flight(step)
@@ -49,7 +53,11 @@ impl Run<'_, '_> {
         // First, so that no step is sent after its end.
         let mut any = self.deadlines();
         for at in 0..self.saga.steps.len() {
-            any |= self.effect_timer(at, now) | self.undo_timer(at, now);
+            any |= if self.saga.steps[at].fence.is_some() {
+                self.fence_timer(at, now)
+            } else {
+                self.effect_timer(at, now) | self.undo_timer(at, now)
+            };
         }
         if let Some((_, at)) = reminder(self.definition, self.saga).filter(|(due, _)| *due <= now) {
             self.mark(at, "the point of no return is unanswered".into());
@@ -61,7 +69,12 @@ impl Run<'_, '_> {
     /// Whether a timer of the step's effect fired. Once its undo is under way it has none.
     fn effect_timer(&mut self, at: usize, now: i64) -> bool {
         let step = &self.saga.steps[at];
-        if self.saga.phase != Phase::Forward || step.effect_due().is_none_or(|due| due > now) {
+        let goes = match self.saga.phase {
+            Phase::Forward => true,
+            Phase::Unwinding => self.definition.steps[at].on_unwinding,
+            _ => false,
+        };
+        if !goes || step.effect_due().is_none_or(|due| due > now) {
             return false;
         }
         let (status, attempts) = (step.status, step.attempts);
@@ -71,6 +84,9 @@ impl Run<'_, '_> {
                 self.begin_unwinding(Reason { code: code.into(), message: String::new(), step: Some(self.name(at)) });
             }
             (Kind::Command(_), Status::Sent(_)) => self.transient(at, attempts, What::TimedOut, TIMED_OUT),
+            (Kind::Command(_), Status::Pending(_)) if Fault::PendingIsNotAsked.is_planted() => {
+                self.saga.steps[at].status = Status::Pending(NEVER);
+            }
             (Kind::Command(command), Status::Pending(_)) => self.repeat(at, command),
             (Kind::Command(command), _) => self.send(at, command),
         }
@@ -92,6 +108,7 @@ impl Run<'_, '_> {
             step.pending
                 && !step.last_ask
                 && step.undo == Undo::None
+                && step.fence.is_none()
                 && matches!(step.status, Status::Pending(_) | Status::Sent(_))
         });
         if let Some((at, command)) = pending.and_then(|at| Some((at, self.definition.command(at)?))) {
@@ -107,13 +124,16 @@ impl Run<'_, '_> {
     }
 
     pub(super) fn released(&mut self, service: &str) {
-        if self.moment.closed.contains(service) {
+        if self.moment.closed.contains(service) || self.given_up() {
             self.out.repeated = true;
             return;
         }
         let mut any = self.deadlines();
         for at in 0..self.saga.steps.len() {
             let Some(command) = self.definition.command(at) else { continue };
+            if self.saga.steps[at].fence.is_some() {
+                continue; // put off for a moment only
+            }
             if self.saga.steps[at].status == Status::Held && command.call.service == service {
                 any = true;
                 if self.saga.paused && self.saga.steps[at].attempts == 0 {
@@ -134,11 +154,36 @@ impl Run<'_, '_> {
 
     /// A publish was certainly not stored. Its attempt counts as dispatched (another publish of it may be under way) but
     /// is repeated, not followed by the next one.
-    pub(super) fn refused(&mut self, name: &str, half: Half, resend: bool) -> Result<(), Illegal> {
+    pub(super) fn refused(
+        &mut self,
+        name: &str,
+        round: u32,
+        half: Half,
+        attempt: u32,
+        resend: bool,
+    ) -> Result<(), Illegal> {
         let at = self.definition.position(name).ok_or_else(|| Illegal::NoSuchStep(name.to_owned()))?;
         let again = self.moment.now.saturating_add(REFUSED_DELAY);
+        let given_up = self.given_up();
         let step = &mut self.saga.steps[at];
+        // Only the publish of the attempt under way counts.
+        let current = match half {
+            Half::Do => step.attempts == attempt && step.fence.is_none() && !given_up,
+            Half::Undo => step.undo_attempts == attempt && step.fence.is_none() && !given_up,
+            Half::Fence => true,
+        };
+        if !current || step.round != round {
+            self.out.repeated = true;
+            return Ok(());
+        }
         match (half, step.status, step.undo) {
+            (Half::Fence, ..) => {
+                self.out.repeated = !self.fence_refused(at, attempt);
+                return Ok(());
+            }
+            (Half::Do, Status::Sent(_), Undo::None) if Fault::RefusedSpendsAttempt.is_planted() => {
+                step.status = Status::Backoff(again);
+            }
             (Half::Do, Status::Sent(_), Undo::None) if step.pending => step.status = Status::Pending(again),
             (Half::Do, Status::Sent(_), Undo::None) => {
                 step.status = Status::Backoff(again);
@@ -163,6 +208,16 @@ impl Run<'_, '_> {
         let mut any = self.deadlines();
         for at in 0..self.saga.steps.len() {
             let Some(command) = self.definition.command(at) else { continue };
+            if let Some(fence) = &self.saga.steps[at].fence {
+                if fence.due < NEVER && !fence.stands {
+                    any = true;
+                    self.send_fence(at);
+                }
+                continue;
+            }
+            if self.given_up() {
+                continue;
+            }
             let (status, undo) = (self.saga.steps[at].status, self.saga.steps[at].undo);
             if matches!(status, Status::Sent(_)) && undo == Undo::None {
                 any = true;

@@ -6,7 +6,7 @@ use crate::state::{Half, Phase, Saga, Status, Undo};
 
 /// What was sent may have happened; what was not is as if it had never begun. Effects have no timers from here on: only
 /// a late answer can still tell what became of them.
-pub(super) fn begin(saga: &mut Saga) {
+fn begin(saga: &mut Saga) {
     for step in &mut saga.steps {
         step.replacement = None;
         if step.undo == Undo::None {
@@ -25,6 +25,17 @@ pub(super) fn begin(saga: &mut Saga) {
 }
 
 impl Run<'_, '_> {
+    /// Ends the way forward; what fences were to decide on it is decided.
+    pub(super) fn turn_back(&mut self) {
+        for at in 0..self.saga.steps.len() {
+            self.drop_fence(at);
+            if matches!(self.saga.steps[at].status, Status::Waiting(_)) {
+                self.clear_attention(at);
+            }
+        }
+        begin(self.saga);
+    }
+
     /// Sends the undos that may go, and ends the saga when none is left.
     pub(super) fn unwind(&mut self) {
         if self.saga.phase != Phase::Unwinding {
@@ -39,11 +50,34 @@ impl Run<'_, '_> {
                 }
             }
         }
-        let open = (0..self.saga.steps.len())
-            .any(|at| self.needs_undo(at) && !matches!(self.saga.steps[at].undo, Undo::Done | Undo::Resolved));
-        if !open {
+        for at in 0..self.saga.steps.len() {
+            self.enter_on_unwinding(at);
+        }
+        let under_way = |at: usize| {
+            let waits = matches!(
+                self.saga.steps[at].status,
+                Status::Held | Status::Sent(_) | Status::Backoff(_) | Status::Pending(_)
+            );
+            self.definition.steps[at].on_unwinding && waits
+        };
+        let undoing =
+            |at: usize| self.needs_undo(at) && !matches!(self.saga.steps[at].undo, Undo::Done | Undo::Resolved);
+        if !(0..self.saga.steps.len()).any(|at| undoing(at) || under_way(at)) {
             self.saga.phase = Phase::Compensated;
             self.tell(What::Compensated);
+        }
+    }
+
+    /// Sends the command of a step of the way back, once its condition holds.
+    fn enter_on_unwinding(&mut self, at: usize) {
+        let step = &self.definition.steps[at];
+        let begins = matches!(self.saga.steps[at].status, Status::Idle | Status::Omitted);
+        let holds = || step.condition.as_ref().is_none_or(|condition| condition(&self.view()));
+        if !step.on_unwinding || !begins || !holds() {
+            return;
+        }
+        if let Some(command) = self.definition.command(at) {
+            self.send(at, command);
         }
     }
 
@@ -103,6 +137,7 @@ impl Run<'_, '_> {
             step: self.definition.steps[at].name.clone(),
             round: step.round,
             half: Half::Undo,
+            question: None,
             attempt,
             resend: again,
             service: call.service.clone(),
@@ -128,8 +163,12 @@ impl Run<'_, '_> {
         let (undo, attempts) = (self.saga.steps[at].undo, self.saga.steps[at].undo_attempts);
         match (undo, answer) {
             (Undo::Done | Undo::Resolved, _) => self.out.repeated = true,
-            (_, Answer::Done(_)) => {
-                self.saga.steps[at].undo = Undo::Done;
+            (_, Answer::Fenced(_)) => self.out.repeated = true,
+            (_, Answer::Done(output)) => {
+                let step = &mut self.saga.steps[at];
+                step.undo = Undo::Done;
+                step.undo_output = output;
+                step.fence = None;
                 self.clear_attention(at);
                 self.tell_answer(What::Undone, at, attempt);
                 if self.saga.phase == Phase::Forward {
@@ -168,8 +207,10 @@ impl Run<'_, '_> {
         self.tell_answer(what, at, attempt).error = Some(code.to_owned());
         let step = &mut self.saga.steps[at];
         let hopeless = command.undo_retry.not_on.iter().any(|c| c == code);
-        if step.undo_attempts < command.undo_retry.attempts && !hopeless {
-            step.undo = Undo::Backoff(now.saturating_add(command.undo_retry.delay(step.undo_attempts, noise)));
+        if step.undo_attempts - step.undo_spent < command.undo_retry.attempts && !hopeless {
+            step.undo = Undo::Backoff(
+                now.saturating_add(command.undo_retry.delay(step.undo_attempts - step.undo_spent, noise)),
+            );
             return;
         }
         let why = format!("its undo gave up at attempt {}: {code}", step.undo_attempts);

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use eventicket_saga::definition::{Definition, Kind};
 use eventicket_saga::state::NEVER;
 use eventicket_saga::transition::ATTENTION_AFTER;
-use eventicket_saga::{Answer, Half, Input, OperatorAction, Phase, Saga, Status, StepState, Undo, View};
+use eventicket_saga::{
+    Answer, Half, Input, OperatorAction, Phase, Purpose, Recorded, Saga, Status, StepState, Undo, View,
+};
 
 /// Phase, state of what the input concerns, input.
 pub type Arm = (&'static str, &'static str, &'static str);
@@ -14,6 +16,7 @@ fn phase(saga: &Saga) -> &'static str {
     match saga.phase {
         Phase::Forward => "forward",
         Phase::Unwinding => "unwinding",
+        Phase::Abandoning => "abandoning",
         Phase::Completed => "completed",
         Phase::Compensated => "compensated",
         Phase::Abandoned => "abandoned",
@@ -72,6 +75,9 @@ pub fn met(
             let Some(at) = definition.position(step) else { return tell(("any", "no such step", "answer")) };
             tell(answered(definition, saga, at, *round, *half, *attempt, answer));
         }
+        Input::Signal { key: Some(key), .. } if saga.signals.iter().any(|s| s.key == key.key) => {
+            tell((p, if saga.signals.contains(key) { "key known" } else { "key reused" }, "signal"));
+        }
         Input::Timer
         | Input::Released { .. }
         | Input::Refused { .. }
@@ -95,14 +101,32 @@ pub fn met(
         Input::Timer => timer(definition, saga, now, p, tell),
         Input::Released { service } if closed.contains(service) => tell((p, "still closed", "released")),
         Input::Released { service } => released(definition, saga, service, p, tell),
-        Input::Refused { step, half, resend } => {
-            let name = if *resend { "refused resend" } else { "refused" };
+        Input::Refused { step, round, half, attempt, resend } => {
+            let name = if *resend && *half != Half::Fence { "refused resend" } else { "refused" };
             let Some(at) = definition.position(step) else { return tell(("any", "no such step", "refused")) };
-            tell((p, publish(&saga.steps[at], *half), name));
+            let step = &saga.steps[at];
+            let stale = match half {
+                Half::Do => step.attempts != *attempt || step.fence.is_some() || given_up(saga),
+                Half::Undo => step.undo_attempts != *attempt || step.fence.is_some() || given_up(saga),
+                Half::Fence => step.fence.as_ref().is_none_or(|f| f.attempts != *attempt || f.due == NEVER),
+            };
+            let state = match half {
+                _ if stale || step.round != *round => "stale",
+                Half::Fence => "fence",
+                half => publish(step, *half),
+            };
+            tell((p, state, name));
         }
         Input::Resend => {
             let mut any = false;
             for step in &saga.steps {
+                if let Some(fence) = &step.fence {
+                    if fence.due < NEVER && !fence.stands {
+                        any = true;
+                        tell((p, "fence", "resend"));
+                    }
+                    continue;
+                }
                 for half in [Half::Do, Half::Undo] {
                     let state = publish(step, half);
                     if state.contains("sent") {
@@ -119,7 +143,7 @@ pub fn met(
             let marked = saga.attention.iter().any(|a| a.step == *step);
             tell((p, if marked { "marked" } else { "not marked" }, "mark"));
         }
-        Input::Signal { .. } if saga.phase == Phase::Unwinding => tell((p, "any", "signal")),
+        Input::Signal { .. } if saga.phase != Phase::Forward => tell((p, "any", "signal")),
         Input::Signal { name, .. } => tell((p, signal(definition, saga, name, now), "signal")),
         Input::Act { action, .. } => acted(definition, saga, action, now, p, tell),
     }
@@ -128,16 +152,25 @@ pub fn met(
 #[rustfmt::skip]
 fn answered(d: &Definition, saga: &Saga, at: usize, round: u32, half: Half, attempt: u32, answer: &Answer) -> Arm {
     let (p, step) = (phase(saga), &saga.steps[at]);
-    let any = if half == Half::Do { "answer" } else { "undo answer" };
-    let attempts = if half == Half::Do { step.attempts } else { step.undo_attempts };
+    let (any, attempts) = match half {
+        Half::Do => ("answer", step.attempts),
+        Half::Undo => ("undo answer", step.undo_attempts),
+        Half::Fence => ("fence answer", step.fences),
+    };
     if round > step.round || (round == step.round && attempts == 0) {
         return (p, "never sent", any);
     }
     if round < step.round {
         return (p, "earlier round", any);
     }
-    if saga.phase == Phase::Abandoned {
+    if half == Half::Fence {
+        return fenced(p, step, answer);
+    }
+    if given_up(saga) {
         return (p, "sent once", any);
+    }
+    if matches!(answer, Answer::Fenced(_)) {
+        return ("any", "no fence", any);
     }
     let late = attempt != attempts;
     if half == Half::Undo {
@@ -149,18 +182,28 @@ fn answered(d: &Definition, saga: &Saga, at: usize, round: u32, half: Half, atte
             Answer::Retry { .. } => if late { "late undo retry" } else { "undo retry" },
             Answer::Expired => if late { "late undo expired" } else { "undo expired" },
             Answer::Dead { .. } => "undo dead",
+            Answer::Fenced(_) => "fenced",
         });
     }
     let state = match (saga.phase, step.undo) {
         (_, Undo::Done | Undo::Resolved) => "undone",
+        (Phase::Forward, Undo::None) if step.fence.is_some() => "fenced",
         (Phase::Forward, Undo::None) => effect(step),
         (Phase::Forward, _) => match step.status {
             Status::Done => "done, replaced",
             Status::Unknown => "unknown, replaced",
             _ => effect(step),
         },
+        (Phase::Unwinding, _) if d.steps[at].on_unwinding && effect(step) != "done" => "way back",
         _ => effect(step),
     };
+    if state == "fenced" || state == "way back" {
+        return (p, state, match answer {
+            Answer::Done(_) => "done",
+            Answer::Rejected { .. } => "rejected",
+            _ => "other",
+        });
+    }
     let late = late && matches!(step.status, Status::Sent(_));
     let live = matches!(effect(step), "held" | "sent" | "backoff" | "pending");
     (p, state, match answer {
@@ -170,9 +213,41 @@ fn answered(d: &Definition, saga: &Saga, at: usize, round: u32, half: Half, atte
         Answer::Pending(_) => "pending",
         Answer::Retry { .. } => if late { "late retry" } else { "retry" },
         Answer::Expired => if late { "late expired" } else { "expired" },
+        Answer::Fenced(_) => "fenced",
         Answer::Dead { .. } if live && d.command(at).is_some_and(|c| c.no_return) => "dead, no return",
         Answer::Dead { .. } => "dead",
     })
+}
+
+fn given_up(saga: &Saga) -> bool {
+    matches!(saga.phase, Phase::Abandoning | Phase::Abandoned)
+}
+
+fn fence(step: &StepState) -> &'static str {
+    match step.fence.as_ref().map(|f| (&f.purpose, f.stands)) {
+        None => "no fence",
+        Some((Purpose::Skip(_), _)) => "skip",
+        Some((Purpose::Resolve, _)) => "resolve",
+        Some((Purpose::Compensate(_), _)) => "compensate",
+        Some((Purpose::Abandon, false)) => "abandon",
+        Some((Purpose::Abandon, true)) => "abandon, stands",
+    }
+}
+
+fn fenced(p: &'static str, step: &StepState, answer: &Answer) -> Arm {
+    let open = step.fence.as_ref();
+    let name = match answer {
+        Answer::Fenced(found) if found.id == step.fences => match found.effect {
+            Recorded::Done(_) => "found done",
+            Recorded::Rejected { .. } => "found rejected",
+            Recorded::Closed => "found closed",
+        },
+        Answer::Fenced(found) if found.id > step.fences => "found too early",
+        Answer::Fenced(_) => "found too late",
+        Answer::Dead { .. } | Answer::Rejected { .. } if open.is_some_and(|f| f.due < NEVER) => "fence dead",
+        _ => "no answer",
+    };
+    (p, fence(step), name)
 }
 
 fn publish(step: &StepState, half: Half) -> &'static str {
@@ -181,7 +256,7 @@ fn publish(step: &StepState, half: Half) -> &'static str {
         (Half::Do, Status::Sent(_), Undo::None) => "sent",
         (Half::Do, ..) => "other",
         (Half::Undo, _, Undo::Sent(_)) => "undo sent",
-        (Half::Undo, ..) => "other undo",
+        (Half::Undo | Half::Fence, ..) => "other undo",
     }
 }
 
@@ -208,7 +283,8 @@ pub fn deadline(definition: &Definition, saga: &Saga, now: i64) -> Option<Option
     let (_, first) = passed.min_by_key(|(at, _)| *at)?;
     let asked = first.unless.iter().map(|n| definition.position(n).unwrap()).find(|&at| {
         let s = &saga.steps[at];
-        s.pending && !s.last_ask && s.undo == Undo::None && matches!(s.status, Status::Pending(_) | Status::Sent(_))
+        let free = s.undo == Undo::None && s.fence.is_none();
+        s.pending && !s.last_ask && free && matches!(s.status, Status::Pending(_) | Status::Sent(_))
     });
     Some(asked)
 }
@@ -228,9 +304,17 @@ fn timer(definition: &Definition, saga: &Saga, now: i64, p: &'static str, tell: 
         Some(None) => due.push("deadline"),
         None => {}
     }
-    for step in &saga.steps {
+    for (at, step) in saga.steps.iter().enumerate() {
+        if let Some(fence) = &step.fence {
+            if fence.due <= now {
+                due.push(if fence.stands { "fence, stands" } else { "fence" });
+            }
+            continue;
+        }
+        let goes =
+            saga.phase == Phase::Forward || (saga.phase == Phase::Unwinding && definition.steps[at].on_unwinding);
         match step.status {
-            _ if step.undo != Undo::None || saga.phase != Phase::Forward => {}
+            _ if step.undo != Undo::None || !goes => {}
             Status::Sent(t) if t <= now => due.push(if step.pending { "sent, pending" } else { "sent" }),
             Status::Backoff(t) if t <= now => due.push(if step.unsent { "backoff, unsent" } else { "backoff" }),
             Status::Pending(t) if t <= now => due.push("pending"),
@@ -260,6 +344,9 @@ fn released(definition: &Definition, saga: &Saga, service: &str, p: &'static str
     let mut any = false;
     for (at, step) in saga.steps.iter().enumerate() {
         let Some(command) = definition.command(at) else { continue };
+        if step.fence.is_some() || given_up(saga) {
+            continue;
+        }
         if step.status == Status::Held && command.call.service == service {
             any = true;
             let state = match (step.attempts, saga.paused) {
@@ -288,6 +375,7 @@ fn signal(definition: &Definition, saga: &Saga, name: &str, now: i64) -> &'stati
         (Kind::Wait(w), Status::Waiting(_)) if w.signal != name => "another awaited",
         (Kind::Wait(_), Status::Waiting(Some(t))) if t <= now => "wait over",
         (Kind::Wait(_), Status::Waiting(_)) => "awaited",
+        (Kind::Command(_), _) if step.fence.is_some() => "fenced",
         (Kind::Command(c), status) if c.replaced_by.as_deref() == Some(name) => match (step.undo, status) {
             (Undo::None, Status::Pending(_)) => "replaces",
             (Undo::None, _) => "not pending",
@@ -305,7 +393,7 @@ fn acted(
     p: &'static str,
     tell: &mut impl FnMut(Arm),
 ) {
-    let unwinding = saga.phase == Phase::Unwinding;
+    let unwinding = saga.phase != Phase::Forward;
     let end = deadline(definition, saga, now).is_some();
     let standing = match () {
         () if unwinding => "any",
@@ -316,11 +404,24 @@ fn acted(
     let paused = if saga.paused { "paused" } else { "not paused" };
     let arm = match action {
         OperatorAction::Cancel { .. } => (standing, "cancel"),
-        OperatorAction::Abandon => (standing, "abandon"),
+        OperatorAction::Compensate => match saga.awaits_no_return(definition).map(|at| &saga.steps[at]) {
+            Some(step) if !unwinding && step.status == Status::Pending(NEVER) => {
+                (if step.fence.is_some() { "dead, fenced" } else { "dead" }, "compensate")
+            }
+            _ => (standing, "compensate"),
+        },
+        OperatorAction::Abandon { force } => (standing, if *force { "forced abandon" } else { "abandon" }),
+        OperatorAction::Replayed { .. } => ("any", "replayed"),
         OperatorAction::Pause => (paused, "pause"),
         OperatorAction::Resume => (paused, "resume"),
         OperatorAction::Resolve { step } => match definition.position(step) {
+            Some(at) if saga.phase == Phase::Abandoned && saga.steps[at].fence.is_some() => ("fence", "resolve"),
+            Some(_) if given_up(saga) => ("other", "resolve"),
+            Some(at) if saga.steps[at].undo == Undo::GaveUp && saga.steps[at].fence.is_some() => ("fenced", "resolve"),
             Some(at) if saga.steps[at].undo == Undo::GaveUp => ("gave up", "resolve"),
+            Some(at) if by_hand(definition, at) && matches!(saga.steps[at].status, Status::Waiting(_)) => {
+                (if end { "by hand, deadline" } else { "by hand" }, "resolve")
+            }
             Some(_) => ("other", "resolve"),
             None => ("no such step", "resolve"),
         },
@@ -331,7 +432,9 @@ fn acted(
                 None => "wait",
                 Some(c) if c.no_return => "no return",
                 Some(_) if step.undo != Undo::None => "replaced",
+                Some(_) if step.fence.is_some() => "fenced",
                 Some(_) if end => "deadline",
+                Some(_) if step.attempts == 0 => "never sent",
                 Some(_) => effect(step),
             };
             (state, "skip")
@@ -339,8 +442,12 @@ fn acted(
         OperatorAction::Retry if end => ("deadline", "retry now"),
         OperatorAction::Retry => {
             let mut any = false;
-            for step in &saga.steps {
+            for (at, step) in saga.steps.iter().enumerate() {
+                let back = saga.phase == Phase::Unwinding && definition.steps[at].on_unwinding;
                 let state = match (step.status, step.undo) {
+                    _ if step.fence.is_some() => "fence",
+                    _ if given_up(saga) => continue,
+                    (Status::Backoff(_) | Status::Pending(_), Undo::None) if back => "way back",
                     (Status::Backoff(_), Undo::None) if !unwinding => "backoff",
                     (Status::Pending(NEVER), Undo::None) if !unwinding => "dead letter",
                     (Status::Pending(_), Undo::None) if !unwinding => "pending",
@@ -359,4 +466,8 @@ fn acted(
         }
     };
     tell((p, arm.0, arm.1));
+}
+
+fn by_hand(definition: &Definition, at: usize) -> bool {
+    matches!(&definition.steps[at].kind, Kind::Wait(wait) if wait.by_hand.is_some())
 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use eventicket_saga::state::NEVER;
 use eventicket_saga::testing::{Behaviour, Choices, Message, Play};
-use eventicket_saga::{Answer, Half, Illegal, Input, OperatorAction, Phase, Status, Undo};
+use eventicket_saga::{Answer, Found, Half, Illegal, Input, OperatorAction, Phase, Recorded, SignalKey, Status, Undo};
 use serde_json::{Value, json};
 
 use crate::arms::{self, Arm};
@@ -65,7 +66,9 @@ impl Chaos<'_, '_> {
             !by_deadline || arms::unpaid_deadline(definition, saga, self.play.now),
             "a deadline fires that is held off"
         );
-        let begins = |m: &Message| matches!(m, Message::Command(s) if s.half == Half::Do && !s.resend);
+        let back = |step: &str| definition.position(step).is_some_and(|at| definition.steps[at].on_unwinding);
+        let begins =
+            |m: &Message| matches!(m, Message::Command(s) if s.half == Half::Do && !s.resend && !back(&s.step));
         assert!(
             before.answered || !before.end || !mail[before.mail..].iter().any(begins),
             "a step is sent after its end"
@@ -74,17 +77,13 @@ impl Chaos<'_, '_> {
             !past || was == saga.phase || saga.phase == Phase::Completed,
             "it turned back past the point of no return"
         );
-        assert!(
-            !saga.paused
-                || saga.phase == Phase::Forward
-                || saga.phase == Phase::Completed
-                || saga.phase == Phase::Abandoned
-        );
+        assert!(!saga.paused || saga.phase == Phase::Forward || saga.phase == Phase::Completed);
         for (at, step) in saga.steps.iter().enumerate() {
             let Some(command) = definition.command(at) else { continue };
             assert!(command.no_return || step.attempts <= command.retry.attempts, "{step:?} exceeds its attempts");
-            // By hand, an undo gets all its attempts again, of which the first counts as spent.
-            assert!(step.undo_attempts <= command.undo_retry.attempts.max(2), "{step:?} exceeds its undo's attempts");
+            // By hand, an undo gets all its attempts again.
+            let tries = step.undo_attempts - step.undo_spent;
+            assert!(tries <= command.undo_retry.attempts, "{step:?} exceeds its undo's attempts");
         }
     }
 
@@ -110,10 +109,10 @@ impl Chaos<'_, '_> {
 
     pub fn behave(&mut self) {
         for name in NAMES.iter().take(self.play.definition.steps.len()) {
-            for half in [Half::Do, Half::Undo] {
+            for half in [Half::Do, Half::Undo, Half::Fence] {
                 let c = &mut self.choices;
                 let n = u32::try_from(c.choose(4)).unwrap();
-                let behaviour = match c.choose(if half == Half::Do { 24 } else { 18 }) {
+                let behaviour = match c.choose(if half == Half::Undo { 18 } else { 24 }) {
                     0 => Behaviour::Reject("no".into()),
                     1 => Behaviour::Mute,
                     2 => Behaviour::Deaf,
@@ -160,7 +159,8 @@ impl Chaos<'_, '_> {
                 let right = self.wants().filter(|_| !self.choices.one_in(3));
                 let name = right.unwrap_or_else(|| SIGNALS[self.choices.choose(2)].to_owned());
                 let payload = if self.choices.one_in(3) { Value::Null } else { json!("signal") };
-                let _ = self.feed(Input::Signal { name, payload });
+                let key = self.key();
+                let _ = self.feed(Input::Signal { name, payload, key });
             }
             35..=37 => self.operate(any_step),
             38 | 39 => {
@@ -206,9 +206,13 @@ impl Chaos<'_, '_> {
             8 | 9 => OperatorAction::Cancel { code: "cancelled".into() },
             10..=14 => OperatorAction::Retry,
             15 | 16 => OperatorAction::Skip { output: Value::Null },
-            17 if self.choices.one_in(3) => OperatorAction::Abandon,
-            17..=22 => {
-                let gave_up = self.play.saga.steps.iter().position(|s| s.undo == Undo::GaveUp);
+            17 if self.choices.one_in(2) => OperatorAction::Abandon { force: self.choices.one_in(2) },
+            17 => OperatorAction::Compensate,
+            18 => OperatorAction::Replayed { step: any_step.to_owned() },
+            19..=22 => {
+                let by_hand =
+                    |(at, s): (usize, &eventicket_saga::StepState)| s.undo == Undo::GaveUp || self.by_hand(at);
+                let gave_up = self.play.saga.steps.iter().enumerate().position(by_hand);
                 let step = gave_up.map_or(any_step, |at| NAMES[at]).to_owned();
                 OperatorAction::Resolve { step }
             }
@@ -224,14 +228,18 @@ impl Chaos<'_, '_> {
         let commands = self.play.mail.iter().enumerate().filter(|(_, m)| matches!(m, Message::Command(_)));
         let commands: Vec<usize> = commands.map(|(at, _)| at).collect();
         if self.strays && self.choices.one_in(3) || commands.is_empty() {
-            let half = if self.choices.one_in(2) { Half::Do } else { Half::Undo };
-            let resend = self.choices.one_in(2);
-            let _ = self.feed(Input::Refused { step: any_step.to_owned(), half, resend });
+            let half = [Half::Do, Half::Undo, Half::Fence][self.choices.choose(3)];
+            let (resend, c) = (self.choices.one_in(2), &mut self.choices);
+            let state = self.play.definition.position(any_step).map(|at| &self.play.saga.steps[at]);
+            let round = state.map_or(1, |s| s.round) + u32::from(c.one_in(8));
+            let attempt = state.map_or(1, |s| attempts(s, half)) + u32::from(c.one_in(8));
+            let _ = self.feed(Input::Refused { step: any_step.to_owned(), round, half, attempt, resend });
             return;
         }
         let which = commands[self.choices.choose(commands.len())];
         if let Message::Command(send) = self.play.mail.remove(which) {
-            let _ = self.feed(Input::Refused { step: send.step, half: send.half, resend: send.resend });
+            let eventicket_saga::Send { step, round, half, attempt, resend, .. } = send;
+            let _ = self.feed(Input::Refused { step, round, half, attempt, resend });
         }
     }
 
@@ -241,14 +249,24 @@ impl Chaos<'_, '_> {
         let step = self.play.definition.position(any_step).map(|at| &self.play.saga.steps[at]);
         let round = match (c.choose(8), step.map_or(1, |s| s.round)) {
             (0, round) => round + 1,
-            (1, round) => round.max(2) - 1,
+            (1 | 2, round) => round.max(2) - 1,
             (_, round) => round,
         };
         let undoing = step.is_some_and(|s| s.undo_attempts > 0);
-        let half = if c.one_in(if undoing { 2 } else { 12 }) { Half::Undo } else { Half::Do };
-        let attempts = step.map_or(1, |s| if half == Half::Do { s.attempts } else { s.undo_attempts });
+        let asked = step.is_some_and(|s| s.fences > 0);
+        let half = match c.choose(15) {
+            0..=5 if undoing => Half::Undo,
+            6..=9 if asked => Half::Fence,
+            10..=12 => Half::Undo,
+            13 => Half::Fence,
+            _ => Half::Do,
+        };
+        let id = step.map_or(0, |s| s.fences) + u32::try_from(c.choose(3)).unwrap();
+        let attempts = step.map_or(1, |s| attempts(s, half));
         let attempt = if c.one_in(4) { 1 + u32::try_from(c.choose(3)).unwrap() } else { attempts };
-        let answer = match c.choose(8) {
+        let answer = match c.choose(if half == Half::Fence { 24 } else { 8 }) {
+            8.. => Answer::Fenced(found(c, id.saturating_sub(1), self.play.now)),
+            _ if half != Half::Fence && c.one_in(12) => Answer::Fenced(found(c, id, self.play.now)),
             0 => Answer::Done(definitions::output(self.play.now)),
             1 => Answer::Rejected { code: "stray".into(), message: String::new() },
             2 => Answer::Pending(json!({ "next": "act" })),
@@ -280,14 +298,38 @@ impl Chaos<'_, '_> {
             if self.play.saga.paused {
                 let _ = self.feed(operator(OperatorAction::Resume));
             }
-            let awaited = self.waits_for().map(|name| Input::Signal { name, payload: json!("signal") });
+            let awaited = self.waits_for().map(|name| Input::Signal { name, payload: json!("signal"), key: None });
             if awaited.is_some_and(|signal| self.feed(signal).is_ok()) {
                 continue;
+            }
+            let stands = |s: &eventicket_saga::StepState| s.fence.as_ref().is_some_and(|f| f.stands);
+            let dead = |s: &eventicket_saga::StepState| s.fence.as_ref().is_some_and(|f| f.due == NEVER);
+            if self.play.saga.steps.iter().any(dead) && self.feed(operator(OperatorAction::Retry)) == Ok(true) {
+                continue;
+            }
+            let abandoned = self.play.saga.phase == Phase::Abandoned;
+            if let Some(at) = self.play.saga.steps.iter().position(stands).filter(|_| abandoned) {
+                // Somebody gives back what an abandoned saga left; in half of the cases an operator says so.
+                if self.choices.one_in(2) {
+                    let step = NAMES[at].to_owned();
+                    self.feed(operator(OperatorAction::Resolve { step })).unwrap();
+                } else {
+                    self.play.world.give_back(NAMES[at], self.play.saga.steps[at].round);
+                    self.tick();
+                }
+                continue;
+            }
+            if self.play.saga.phase == Phase::Abandoning {
+                self.play.now += 500; // what stands may be asked for every ms
             }
             if self.tick() {
                 continue;
             }
-            let gave_up = self.play.saga.steps.iter().position(|s| s.undo == Undo::GaveUp);
+            if let Some(at) = (0..self.play.saga.steps.len()).find(|at| self.by_hand(*at)) {
+                self.feed(operator(OperatorAction::Resolve { step: NAMES[at].to_owned() })).unwrap();
+                continue;
+            }
+            let gave_up = self.play.saga.steps.iter().position(|s| s.undo == Undo::GaveUp && s.fence.is_none());
             match gave_up.filter(|_| rounds % 3 == 0) {
                 Some(at) => {
                     self.by_hand = true;
@@ -303,6 +345,19 @@ impl Chaos<'_, '_> {
         }
     }
 
+    fn key(&mut self) -> Option<SignalKey> {
+        let c = &mut self.choices;
+        let (key, fingerprint) = (c.choose(3).to_string(), c.choose(2).to_string());
+        c.one_in(2).then_some(SignalKey { key, fingerprint })
+    }
+
+    /// Whether the step waits for an operator.
+    fn by_hand(&self, at: usize) -> bool {
+        let Play { saga, definition, .. } = &self.play;
+        let eventicket_saga::definition::Kind::Wait(wait) = &definition.steps[at].kind else { return false };
+        wait.by_hand.is_some() && matches!(saga.steps[at].status, Status::Waiting(_)) && saga.phase == Phase::Forward
+    }
+
     /// The signal that the saga waits for, or that may replace the round that it is at.
     fn wants(&self) -> Option<String> {
         let replaces = |at| self.play.definition.command(at).and_then(|c| c.replaced_by.clone());
@@ -313,7 +368,8 @@ impl Chaos<'_, '_> {
         let Play { saga, definition, .. } = &self.play;
         let at = saga.at;
         let eventicket_saga::definition::Kind::Wait(wait) = &definition.steps.get(at)?.kind else { return None };
-        matches!(saga.steps[at].status, Status::Waiting(_)).then(|| wait.signal.clone())
+        let waits = matches!(saga.steps[at].status, Status::Waiting(_)) && wait.by_hand.is_none();
+        waits.then(|| wait.signal.clone())
     }
 
     /// What holds at the end.
@@ -321,6 +377,7 @@ impl Chaos<'_, '_> {
         let Play { saga, definition, .. } = &self.play;
         for (at, step) in saga.steps.iter().enumerate() {
             let command = definition.command(at);
+            assert_eq!(step.fence, None);
             let ok = match saga.phase {
                 Phase::Completed => {
                     matches!(step.status, Status::Done | Status::Omitted | Status::Skipped)
@@ -337,10 +394,28 @@ impl Chaos<'_, '_> {
             };
             assert!(ok, "{} of {definition:?}: {saga:?}", definition.steps[at].name);
         }
-        assert!(saga.attention.is_empty() || self.marked || saga.phase == Phase::Abandoned, "{:?}", saga.attention);
+        assert!(saga.attention.is_empty() || self.marked, "{:?}", saga.attention);
         assert_eq!(saga.next_due(definition), None);
         if !self.strays && !self.by_hand {
             self.play.assert_nothing_is_left();
         }
     }
+}
+
+fn attempts(step: &eventicket_saga::StepState, half: Half) -> u32 {
+    match half {
+        Half::Do => step.attempts,
+        Half::Undo => step.undo_attempts,
+        Half::Fence => step.fence.as_ref().map_or(0, |f| f.attempts),
+    }
+}
+
+fn found(c: &mut Choices, id: u32, now: i64) -> Found {
+    let mut recorded = || match c.choose(3) {
+        0 => Recorded::Done(definitions::output(now)),
+        1 => Recorded::Rejected { code: "stray".into() },
+        _ => Recorded::Closed,
+    };
+    let (effect, undo) = (recorded(), recorded());
+    Found { id, effect, undo: Some(undo) }
 }

@@ -54,7 +54,11 @@ pub fn definition(c: &mut Choices, bodies: &Bodies) -> Definition {
         let (wait, command_) = (replaced && at == 0, replaced && at == 1);
         let step = if wait || (no_return != Some(at) && !past && !command_ && c.one_in(4)) {
             let timeout = c.one_in(3).then(|| (millis(c, 3_000), "too_slow".to_owned()));
-            Step::wait(name, SIGNALS[c.choose(2)], timeout)
+            if !wait && c.one_in(6) {
+                Step::by_hand(name, "by hand")
+            } else {
+                Step::wait(name, SIGNALS[c.choose(2)], timeout)
+            }
         } else {
             let mut command = command(c, bodies);
             command.no_return = no_return == Some(at);
@@ -69,7 +73,9 @@ pub fn definition(c: &mut Choices, bodies: &Bodies) -> Definition {
                 }
                 depend(c, &mut command, &steps);
             }
-            Step::command(name, command)
+            let back = !command.no_return && command.undo.is_none() && command.on_rejection == OnRejection::Unwind;
+            let step = Step::command(name, command);
+            if back && !command_ && c.one_in(3) { step.on_unwinding() } else { step }
         };
         let step = match c.choose(8) {
             0 => step.when(|_| false),

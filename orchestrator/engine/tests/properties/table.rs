@@ -11,6 +11,13 @@ const UNDO_ANSWERS: &[&str] =
 const LATE_UNDO: &[&str] = &["late undo retry", "late undo expired"];
 const RECORDED: &[&str] = &["done", "rejected", "unknown", "skipped"];
 const ENDED: &[&str] = &["completed", "compensated", "abandoned"];
+const ALL: &[&str] = &["forward", "unwinding", "abandoning", "completed", "compensated", "abandoned"];
+/// Phases in which fences may be under way.
+const LIVE: &[&str] = &["forward", "unwinding", "abandoning", "abandoned"];
+const BACK: &[&str] = &["unwinding", "abandoning", "abandoned"];
+const GIVEN_UP: &[&str] = &["abandoning", "abandoned"];
+const FOUND: &[&str] =
+    &["found done", "found rejected", "found closed", "found too early", "found too late", "no answer"];
 
 /// Every arm that can be met, as products of phases, states and inputs.
 const TABLE: &[(&[&str], &[&str], &[&str])] = &[
@@ -71,6 +78,7 @@ const TABLE: &[(&[&str], &[&str], &[&str])] = &[
         &["signal"],
     ),
     (&["unwinding"], &["any"], &["signal"]),
+    (ALL, &["key known", "key reused"], &["signal"]),
     // Operators.
     (&["forward"], &["before", "awaits no return", "past no return"], &["cancel", "abandon"]),
     (&["unwinding"], &["any"], &["cancel", "abandon", "skip"]),
@@ -79,12 +87,49 @@ const TABLE: &[(&[&str], &[&str], &[&str])] = &[
     (&["unwinding"], &["nothing waits"], &["retry now"]),
     (
         &["forward"],
-        &["idle", "held", "sent", "backoff", "pending", "wait", "no return", "replaced", "deadline"],
+        &["never sent", "held", "sent", "backoff", "pending", "wait", "no return", "replaced", "deadline", "fenced"],
         &["skip"],
     ),
     (&["forward"], &["paused", "not paused"], &["pause", "resume"]),
     (&["unwinding"], &["not paused"], &["pause", "resume"]),
     (&["forward", "unwinding"], &["gave up", "other", "no such step"], &["resolve"]),
+    (&["forward"], &["before", "awaits no return", "past no return"], &["forced abandon", "compensate"]),
+    (&["forward"], &["dead", "dead, fenced"], &["compensate"]),
+    (GIVEN_UP, &["any"], &["cancel", "abandon", "skip"]),
+    (BACK, &["any"], &["forced abandon", "compensate"]),
+    (LIVE, &["any"], &["replayed"]),
+    (LIVE, &["fence"], &["retry now"]),
+    (GIVEN_UP, &["not paused"], &["pause", "resume"]),
+    (&["forward"], &["by hand", "by hand, deadline"], &["resolve"]),
+    (&["forward", "unwinding"], &["fenced"], &["resolve"]),
+    (&["abandoning"], &["other", "no such step"], &["resolve"]),
+    (&["abandoned"], &["fence", "other", "no such step"], &["resolve"]),
+    // Fences: asked, answered, asked again.
+    (LIVE, &["fence"], &["timer", "resend", "refused"]),
+    (GIVEN_UP, &["fence, stands"], &["timer"]),
+    (&["forward"], &["skip", "compensate", "resolve"], FOUND),
+    (&["unwinding"], &["resolve"], FOUND),
+    (GIVEN_UP, &["abandon", "abandon, stands"], FOUND),
+    (&["forward"], &["skip", "compensate", "resolve"], &["fence dead"]),
+    (&["unwinding"], &["resolve"], &["fence dead"]),
+    (GIVEN_UP, &["abandon", "abandon, stands"], &["fence dead"]),
+    (ALL, &["no fence"], FOUND),
+    (ALL, &["never sent", "earlier round"], &["fence answer"]),
+    (&["any"], &["no fence"], &["answer", "undo answer"]),
+    (&["forward"], &["fenced"], &["done", "rejected", "other", "signal"]),
+    // A saga that is given up: but for its fences, nothing counts.
+    (&["abandoning"], &["never sent", "earlier round", "sent once"], &["answer", "undo answer"]),
+    (GIVEN_UP, &["nothing due"], &["timer"]),
+    (GIVEN_UP, &["nothing sent"], &["resend"]),
+    (GIVEN_UP, &["nothing held", "still closed"], &["released"]),
+    (GIVEN_UP, &["marked", "not marked"], &["mark"]),
+    (LIVE, &["stale"], &["refused", "refused resend"]),
+    (&["abandoning"], &["any"], &["start", "signal"]),
+    // Steps of the way back.
+    (&["unwinding"], &["sent", "sent, pending", "backoff", "backoff, unsent", "pending"], &["timer"]),
+    (&["unwinding"], &["held", "held after an attempt"], &["released"]),
+    (&["unwinding"], &["sent", "sent, pending"], &["resend", "refused", "refused resend"]),
+    (&["unwinding"], &["way back"], &["done", "rejected", "other", "retry now"]),
     // Begin and end.
     (&["not begun"], &["any"], &["start", "other"]),
     (&["forward", "unwinding", "completed", "compensated", "abandoned"], &["any"], &["start"]),

@@ -101,7 +101,7 @@ fn rule_04_no_payment_whose_publish_was_refused_starts_after_the_end() {
     let mut play = reserved(&definition, json!({}));
     play.mail.clear();
     play.now += HOLD - 100;
-    play.feed(refused("PAY", Half::Do, false)).unwrap();
+    play.feed(refused(&play, "PAY", Half::Do, false)).unwrap();
     play.now += 300;
     assert_eq!(play.feed(Input::Timer), Ok(true));
     // Another publish of it might have been stored: its undo runs.
@@ -116,7 +116,7 @@ fn rule_04_neither_a_signal_nor_an_operator_starts_a_payment_after_the_end() {
     assert_eq!(play.feed(method()), Err(Illegal::NotAwaited("method".into())));
     let mut play = reserved(&definition, json!({}));
     play.mail.clear();
-    play.feed(refused("PAY", Half::Do, false)).unwrap();
+    play.feed(refused(&play, "PAY", Half::Do, false)).unwrap();
     play.now += HOLD;
     assert!(not_now(play.feed(act(OperatorAction::Retry))));
     assert!(not_now(play.feed(act(OperatorAction::Skip { output: Value::Null }))));

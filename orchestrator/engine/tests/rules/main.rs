@@ -1,11 +1,14 @@
 //! Clauses of the protocol, one test each, on a saga like a booking. `rule_NN` is the clause's number in the design.
 
 mod answers;
+mod fences;
 mod holds;
 mod no_return;
 mod operators;
+mod planted;
 mod refusals;
 mod unwinding;
+mod way_back;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -119,11 +122,18 @@ fn cancel() -> Input {
 }
 
 fn method() -> Input {
-    Input::Signal { name: "method".into(), payload: json!("card") }
+    Input::Signal { name: "method".into(), payload: json!("card"), key: None }
 }
 
-fn refused(step: &str, half: Half, resend: bool) -> Input {
-    Input::Refused { step: step.into(), half, resend }
+/// The publish under way of a step's half was refused.
+fn refused(play: &Play<'_>, step: &str, half: Half, resend: bool) -> Input {
+    let state = &play.saga.steps[play.definition.position(step).unwrap()];
+    let attempt = match half {
+        Half::Do => state.attempts,
+        Half::Undo => state.undo_attempts,
+        Half::Fence => state.fence.as_ref().map_or(0, |f| f.attempts),
+    };
+    Input::Refused { step: step.into(), round: state.round, half, attempt, resend }
 }
 
 fn released(service: &str) -> Input {
@@ -134,7 +144,12 @@ fn released(service: &str) -> Input {
 fn sent(play: &mut Play<'_>) -> Vec<String> {
     let name = |m: eventicket_saga::testing::Message| match m {
         eventicket_saga::testing::Message::Command(s) => {
-            format!("{} {} {}", s.step, if s.half == Half::Do { "do" } else { "undo" }, s.attempt)
+            let half = match s.half {
+                Half::Do => "do",
+                Half::Undo => "undo",
+                Half::Fence => "fence",
+            };
+            format!("{} {half} {}", s.step, s.attempt)
         }
         eventicket_saga::testing::Message::Reply(input) => format!("{input:?}"),
     };

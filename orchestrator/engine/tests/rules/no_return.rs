@@ -47,12 +47,14 @@ fn rule_03_cancels_deadlines_and_operators_wait_for_confirm() {
     let actions = [
         OperatorAction::Cancel { code: "cancelled".into() },
         OperatorAction::Skip { output: Value::Null },
-        OperatorAction::Abandon,
+        OperatorAction::Compensate,
+        OperatorAction::Abandon { force: false },
+        OperatorAction::Abandon { force: true },
     ];
     for action in actions.clone() {
         assert_eq!(play.feed(act(action)), Err(Illegal::PastNoReturn));
     }
-    play.feed(refused("CONFIRM", Half::Do, false)).unwrap();
+    play.feed(refused(&play, "CONFIRM", Half::Do, false)).unwrap();
     assert_eq!(play.feed(cancel()), Err(Illegal::PastNoReturn), "its dispatch is committed");
     play.feed(answer("CONFIRM", 1, done())).unwrap();
     assert_eq!(play.feed(cancel()), Err(Illegal::PastNoReturn));

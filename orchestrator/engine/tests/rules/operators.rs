@@ -12,8 +12,8 @@ fn each_action_is_in_the_history_with_who_and_why() {
     play.feed(answer("PAY", 1, busy())).unwrap();
     play.feed(act(OperatorAction::Retry)).unwrap();
     play.feed(cancel()).unwrap();
-    play.feed(act(OperatorAction::Abandon)).unwrap();
-    for what in [What::Paused, What::Resumed, What::RetriedByHand, What::Cancelled, What::Abandoned] {
+    play.feed(act(OperatorAction::Abandon { force: true })).unwrap();
+    for what in [What::Paused, What::Resumed, What::RetriedByHand, What::Cancelled, What::Abandoning] {
         let entry = play.history.iter().find(|e| e.what == what).unwrap();
         assert_eq!((entry.actor.as_deref(), entry.reason.as_deref()), (Some("ann"), Some("because")));
     }
@@ -66,8 +66,10 @@ fn what_comes_after_the_point_of_no_return_may_be_skipped() {
     play.deliver(0);
     play.deliver(0);
     assert!(matches!(play.status("NOTIFY"), Status::Sent(_)));
+    play.mail.clear();
     play.feed(act(OperatorAction::Skip { output: Value::Null })).unwrap();
-    assert_eq!(play.saga.phase, Phase::Completed);
+    play.run();
+    assert_eq!((play.saga.phase, play.status("NOTIFY")), (Phase::Completed, Status::Skipped));
 }
 
 #[test]

@@ -24,18 +24,18 @@ fn rule_12_a_refused_publish_is_no_attempt() {
     let mut play = reserved(&definition, json!({}));
     for resend in [false, false, true, false, true] {
         play.mail.clear();
-        play.feed(refused("PAY", Half::Do, resend)).unwrap();
+        play.feed(refused(&play, "PAY", Half::Do, resend)).unwrap();
         tick(&mut play);
         assert_eq!(sent(&mut play), ["PAY do 1"]);
     }
     play.feed(cancel()).unwrap();
     for _ in 0..5 {
         play.mail.clear();
-        play.feed(refused("PAY", Half::Undo, false)).unwrap();
+        play.feed(refused(&play, "PAY", Half::Undo, false)).unwrap();
         tick(&mut play);
         assert!(sent(&mut play).contains(&"PAY undo 1".to_owned()));
     }
-    assert_eq!(play.feed(refused("PAY", Half::Do, false)), Ok(false), "nothing of it is awaited");
+    assert_eq!(play.feed(refused(&play, "PAY", Half::Do, false)), Ok(false), "nothing of it is awaited");
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn rule_11_a_refused_publish_does_not_hide_that_another_one_was_stored() {
     let mut play = reserved(&definition, json!({}));
     play.feed(Input::Resend).unwrap();
     play.mail.truncate(1); // one of the two is stored
-    play.feed(refused("PAY", Half::Do, false)).unwrap();
+    play.feed(refused(&play, "PAY", Half::Do, false)).unwrap();
     play.feed(cancel()).unwrap();
     play.run();
     assert_eq!(play.undone(), ["PAY", "RESERVE"]);

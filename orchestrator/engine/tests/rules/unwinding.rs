@@ -2,7 +2,7 @@
 
 use super::*;
 use eventicket_saga::testing::Behaviour;
-use eventicket_saga::{Phase, Status, Undo};
+use eventicket_saga::{Found, Phase, Recorded, Status, Undo};
 
 #[test]
 fn rule_01_an_undo_may_overtake_its_do() {
@@ -15,6 +15,23 @@ fn rule_01_an_undo_may_overtake_its_do() {
     play.run();
     assert_eq!(play.undone(), ["PAY", "RESERVE"]);
     play.assert_nothing_is_left();
+}
+
+#[test]
+fn rule_02_only_rejected_leaves_nothing_to_undo() {
+    let definition = booking();
+    for open in [Some(Answer::Expired), Some(busy()), None] {
+        let mut play = reserved(&definition, json!({}));
+        while play.saga.phase == Phase::Forward {
+            play.mail.clear(); // it may have happened, whatever was answered
+            let attempt = play.saga.steps[2].attempts;
+            match open.clone().filter(|_| matches!(play.status("PAY"), Status::Sent(_))) {
+                Some(open) => play.feed(answer("PAY", attempt, open)).map(drop).unwrap(),
+                None => tick(&mut play),
+            }
+        }
+        assert_eq!(sent(&mut play), ["PAY undo 1", "RESERVE undo 1"], "{open:?}");
+    }
 }
 
 #[test]
@@ -125,7 +142,11 @@ fn rule_13_a_skipped_step_that_was_sent_is_undone() {
     let mut play = reserved(&definition, json!({}));
     play.feed(act(OperatorAction::Pause)).unwrap();
     play.feed(act(OperatorAction::Skip { output: Value::Null })).unwrap();
-    assert_eq!(play.feed(answer("PAY", 1, done())), Ok(false));
+    play.mail.remove(0); // lost; its fence is under way
+    play.deliver(0);
+    play.deliver(0);
+    assert_eq!(play.status("PAY"), Status::Skipped);
+    assert_eq!(play.feed(answer("PAY", 1, rejected())), Ok(false));
     play.feed(cancel()).unwrap();
     play.run();
     assert_eq!(play.undone(), ["PAY", "RESERVE"]);
@@ -173,6 +194,11 @@ fn a_replaced_round_whose_undo_gives_up_goes_on_once_it_is_resolved() {
     play.feed(undo_answer("PAY", 1, dead())).unwrap();
     assert_eq!(play.saga.attention.len(), 1);
     play.feed(act(OperatorAction::Resolve { step: "PAY".into() })).unwrap();
+    assert_eq!(sent(&mut play), ["PAY fence 1"]);
+    let found = Found { id: 1, effect: Recorded::Closed, undo: Some(Recorded::Closed) };
+    let fence =
+        Input::Answer { step: "PAY".into(), round: 1, half: Half::Fence, attempt: 1, answer: Answer::Fenced(found) };
+    play.feed(fence).unwrap();
     assert_eq!((sent(&mut play), play.saga.attention.len()), (vec!["PAY do 1".to_owned()], 0));
 }
 

@@ -7,7 +7,7 @@ use eventicket_contracts::bookings::{Confirm, Confirmed};
 use eventicket_contracts::envelope::{Answer, Key};
 use eventicket_contracts::{Timestamp, codes};
 
-use super::{Decided, Round, too_old};
+use super::{Decided, NOTHING_RECORDED, Round, too_old};
 use crate::allocation::{Books, Content, Phase};
 
 /// The round whose hold is confirmed.
@@ -20,7 +20,7 @@ pub(crate) fn decide(books: &mut Books, round: &Round, confirm: &Confirm, now: T
     let key = hold_key(round, confirm);
     let gone = || Ok(Answer::rejected(codes::HOLD_GONE, "the hold is gone"));
     let (phase, tickets) = match books.record(&key).map(|record| &record.content) {
-        None if too_old(&key, now) => return Err("nothing is recorded of a saga of this age".to_owned()),
+        None if too_old(&key, now) => return Err(NOTHING_RECORDED.to_owned()),
         None => {
             books.close(&key, confirm.event);
             return gone();

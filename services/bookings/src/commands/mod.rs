@@ -4,6 +4,7 @@
 //! the decisions in arrival order, and each row written once.
 
 pub mod confirm;
+pub mod fence;
 pub mod offer;
 pub mod release;
 pub mod reserve;
@@ -13,15 +14,20 @@ use std::time::Duration;
 
 use eventicket_contracts::bookings::{Confirm, Offer, Release, Reserve};
 use eventicket_contracts::envelope::{Answer, Half, Item, Key};
-use eventicket_contracts::subjects::Service;
+use eventicket_contracts::subjects::{self, Service};
 use eventicket_contracts::{Clock, EventId, SagaId, Timestamp};
 use eventicket_nats::{Commands, Delivered, Fault, Handled, decode};
 
 use crate::allocation::Books;
+use crate::commands::fence::{Fencible, Fencing};
 use crate::desk::Desk;
+use crate::needs::Needs;
 
 /// How long records are kept: a do of an older saga is refused, since nothing may be left that would tell its repeat.
 pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// Why an undo, a confirm or a fence is dead: its records may have been there, and are no longer kept.
+const NOTHING_RECORDED: &str = "nothing is recorded of a saga of this age";
 
 /// An answer, or why the item is dead.
 pub(crate) type Decided = Result<Answer, String>;
@@ -47,6 +53,7 @@ pub(crate) enum Body {
     Release(Release),
     Confirm(Confirm),
     Offer(Offer),
+    Fence(Fencing),
 }
 
 impl Command {
@@ -57,6 +64,7 @@ impl Command {
             ("release", Half::Undo) => Body::Release(decode(item)?),
             ("confirm", Half::Do) => Body::Confirm(decode(item)?),
             ("offer", Half::Do) => Body::Offer(offer::check(decode(item)?).map_err(Handled::Dead)?),
+            (subjects::FENCE, Half::Fence) => Body::Fence(fence::check(decode(item)?).map_err(Handled::Dead)?),
             (action, half) => return Err(Handled::Dead(format!("there is no {action} as {half:?}"))),
         };
         let Item { key, deadline, trace, .. } = item;
@@ -65,13 +73,47 @@ impl Command {
 
     /// The event whose capacity the command may change, by what is recorded.
     pub fn event(&self, books: &Books) -> Option<EventId> {
-        let key = &self.round.key;
         match &self.body {
-            Body::Reserve(reserve) => books.record(key).is_none().then_some(reserve.event),
-            Body::Offer(offer) => books.offer_answer(key).is_none().then_some(offer.event),
-            Body::Release(_) => books.held_event(key),
-            Body::Confirm(_) => None,
+            Body::Reserve(reserve) => self.is_new_order(books).then_some(reserve.event),
+            Body::Offer(offer) => self.is_new_offer(books).then_some(offer.event),
+            Body::Release(_) | Body::Confirm(_) | Body::Fence(_) => Some(books.held(&self.may_end()?)?.0),
         }
+    }
+
+    /// Adds what the decision has to know of seats and customers.
+    fn needs(&self, books: &Books, needs: &mut Needs) {
+        match &self.body {
+            Body::Reserve(reserve) if self.is_new_order(books) => needs.order(reserve, books),
+            Body::Offer(offer) if self.is_new_offer(books) => needs.offer(offer, books),
+            _ => self.may_end().iter().for_each(|key| needs.hold(key, books)),
+        }
+    }
+
+    fn is_new_order(&self, books: &Books) -> bool {
+        books.record(&self.round.key).is_none()
+    }
+
+    fn is_new_offer(&self, books: &Books) -> bool {
+        books.offer_answer(&self.round.key).is_none()
+    }
+
+    /// The hold that the command may end, with its capacity given back.
+    fn may_end(&self) -> Option<Key> {
+        match &self.body {
+            Body::Release(_) => Some(self.round.key.clone()),
+            Body::Fence(Fencing { round: Fencible::Confirm(confirm), .. }) => {
+                Some(confirm::hold_key(&self.round, confirm))
+            }
+            Body::Reserve(_) | Body::Confirm(_) | Body::Offer(_) | Body::Fence(_) => None,
+        }
+    }
+
+    fn is_offer(&self) -> bool {
+        matches!(self.body, Body::Offer(_))
+    }
+
+    fn is_fence(&self) -> bool {
+        matches!(self.body, Body::Fence(_))
     }
 
     pub fn decide(&self, books: &mut Books, now: Timestamp) -> Decided {
@@ -80,8 +122,23 @@ impl Command {
             Body::Release(body) => release::decide(books, &self.round, body, now),
             Body::Confirm(body) => confirm::decide(books, &self.round, body, now),
             Body::Offer(body) => offer::decide(books, &self.round, body, now),
+            Body::Fence(body) => fence::decide(books, &self.round, body, now),
         }
     }
+}
+
+/// What the decisions of a batch have to know of seats and customers.
+pub(crate) fn needs(commands: &[&Command], books: &Books) -> Needs {
+    let mut needs = Needs::default();
+    // Offers first, since the others may follow one.
+    let offers = commands.iter().filter(|command| command.is_offer());
+    offers.chain(commands).for_each(|command| command.needs(books, &mut needs));
+    needs
+}
+
+/// Whether the command came past its deadline.
+pub(crate) fn is_late(round: &Round, now: Timestamp) -> bool {
+    round.deadline.is_some_and(|deadline| deadline < now)
 }
 
 /// Whether a saga is older than records are kept. Its id carries the time; one that does not is of no age we know.
@@ -105,17 +162,21 @@ impl Bookings {
 
     async fn decide(&self, commands: &[&Command]) -> Result<Vec<Decided>, sqlx::Error> {
         let sagas: Vec<SagaId> = commands.iter().map(|command| command.round.key.saga).collect();
-        let offers: Vec<&Command> = commands.iter().copied().filter(|c| matches!(c.body, Body::Offer(_))).collect();
-        let mut tx = self.desk.begin(&sagas).await?;
-        let records = tx.records(&sagas).await?;
-        let answers = if offers.is_empty() { Vec::new() } else { tx.offer_answers(&sagas).await? };
-        let mut books = Books::new(records, answers);
-
+        let offers: Vec<&Command> = commands.iter().copied().filter(|command| command.is_offer()).collect();
+        let fenced = commands.iter().any(|command| command.is_fence());
+        let (mut tx, mut books) = self.desk.begin(&sagas).await?;
+        if fenced || !offers.is_empty() {
+            books.add_offers(tx.offer_answers(&sagas).await?);
+        }
+        if fenced {
+            books.add_fences(tx.fence_answers(&sagas).await?);
+        }
         let events = |commands: &[&Command]| commands.iter().filter_map(|c| c.event(&books)).collect::<BTreeSet<_>>();
         let (new, wanted) = (events(&offers), events(commands));
         tx.open_events(&new).await?;
-        let locked = tx.lock_events(&wanted).await?;
-        books.add_events(locked);
+        books.add_events(tx.lock_events(&wanted).await?);
+        let needs = needs(commands, &books);
+        tx.supply(&mut books, &needs).await?;
 
         // After the waits, so that a hold's length is its customer's.
         let now = self.clock.now();

@@ -1,18 +1,19 @@
 //! `bookings.release`: the undo of reserve, which may overtake it.
 
 use eventicket_contracts::bookings::Release;
-use eventicket_contracts::envelope::Answer;
+use eventicket_contracts::envelope::{Answer, Rejection};
 use eventicket_contracts::{Timestamp, codes};
 use serde_json::Value;
 
-use super::{Decided, Round, too_old};
+use super::{Decided, NOTHING_RECORDED, Round, too_old};
 use crate::allocation::{Books, Content, Phase};
+use crate::event::no;
 
 /// Gives the capacity back once; without a reserve it leaves a tombstone. What is confirmed is past undoing: the saga's
 /// point of no return lies between the two.
 pub(crate) fn decide(books: &mut Books, round: &Round, release: &Release, now: Timestamp) -> Decided {
     let phase = match books.record(&round.key).map(|record| &record.content) {
-        None if too_old(&round.key, now) => return Err("nothing is recorded of a saga of this age".to_owned()),
+        None if too_old(&round.key, now) => return Err(NOTHING_RECORDED.to_owned()),
         None => {
             books.close(&round.key, release.event);
             return Ok(Answer::Done(Value::Null));
@@ -21,7 +22,7 @@ pub(crate) fn decide(books: &mut Books, round: &Round, release: &Release, now: T
         Some(Content::Refused { .. } | Content::Tombstone) => return Ok(Answer::Done(Value::Null)),
     };
     match phase {
-        Phase::Confirmed => Ok(Answer::rejected(codes::CONFIRMED, "the booking is confirmed")),
+        Phase::Confirmed => Ok(Answer::Rejected(confirmed())),
         Phase::Released | Phase::Expired => Ok(Answer::Done(Value::Null)),
         Phase::Held => {
             let phase = if release.reason == codes::HOLD_EXPIRED { Phase::Expired } else { Phase::Released };
@@ -29,4 +30,8 @@ pub(crate) fn decide(books: &mut Books, round: &Round, release: &Release, now: T
             Ok(Answer::Done(Value::Null))
         }
     }
+}
+
+pub(crate) fn confirmed() -> Rejection {
+    no(codes::CONFIRMED, "the booking is confirmed")
 }

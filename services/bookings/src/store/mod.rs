@@ -3,6 +3,7 @@
 mod announced;
 mod batch;
 mod rows;
+mod seats;
 mod writes;
 
 use eventicket_contracts::bookings::{Availability, Ticket};
@@ -28,7 +29,7 @@ impl Store {
     /// The tickets of a booking, of this customer where one is named.
     pub async fn tickets(&self, booking: BookingId, customer: Option<CustomerId>) -> Result<Vec<Ticket>, sqlx::Error> {
         let found = sqlx::query(
-            "SELECT code, event, ticket_type, name, issued_at FROM tickets
+            "SELECT code, event, ticket_type, name, seat, issued_at FROM tickets
              WHERE booking = $1 AND ($2::uuid IS NULL OR EXISTS (
                  SELECT 1 FROM holds WHERE saga = $1 AND state = 'confirmed' AND customer = $2))
              ORDER BY number",
@@ -43,16 +44,17 @@ impl Store {
                 event_id: EventId(row.try_get("event")?),
                 ticket_type_id: TicketTypeId(row.try_get("ticket_type")?),
                 name: row.try_get("name")?,
+                seat: row.try_get("seat")?,
                 issued_at: Timestamp(row.try_get("issued_at")?),
             })
         };
         found.iter().map(ticket).collect()
     }
 
-    /// What is left of an event that was offered.
+    /// What is left of an event that was offered, seat by seat.
     pub async fn availability(&self, event: EventId) -> Result<Option<Availability>, sqlx::Error> {
         let mut connection = self.0.acquire().await?;
-        Ok(rows::availability(&mut connection, &[event.0]).await?.pop())
+        Ok(rows::free_seats(&mut connection, event.0).await?.pop())
     }
 
     /// The holds whose grace ends in this time, by its end.

@@ -8,7 +8,9 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
-use crate::allocation::{Content, Event, Hold, Phase, Record, TicketType};
+use crate::allocation::{Content, Hold, Phase, Record};
+use crate::event::{Event, TicketType};
+use crate::seats::Seats;
 
 type Read<T> = Result<T, sqlx::Error>;
 
@@ -23,13 +25,10 @@ pub(crate) fn record(row: &PgRow) -> Read<Record> {
         "refused" => Content::Refused { customer: customer(row)?, rejection: json(row.try_get("answer")?)? },
         held => {
             let phase = phase(held)?;
+            let (customer, reserved) = (customer(row)?, json(row.try_get("answer")?)?);
             let grace_until = Timestamp(row.try_get("grace_until")?);
-            Content::Hold(Hold {
-                phase,
-                customer: customer(row)?,
-                reserved: json(row.try_get("answer")?)?,
-                grace_until,
-            })
+            let max_per_customer = row.try_get::<Option<i64>, _>("max_per_customer")?.map(unsigned).transpose()?;
+            Content::Hold(Hold { phase, customer, reserved, grace_until, max_per_customer })
         }
     };
     let changes = row.try_get::<i32, _>("changes")?.cast_unsigned();
@@ -67,7 +66,7 @@ pub(crate) fn state_name(content: &Content) -> &'static str {
     }
 }
 
-/// An event without its types.
+/// An event without its types and seats.
 pub(crate) fn event(row: &PgRow) -> Read<Event> {
     Ok(Event {
         id: EventId(row.try_get("id")?),
@@ -76,9 +75,11 @@ pub(crate) fn event(row: &PgRow) -> Read<Event> {
         starts_at: Timestamp(row.try_get("starts_at")?),
         ends_at: Timestamp(row.try_get("ends_at")?),
         on_sale: row.try_get("on_sale")?,
+        cancelled: row.try_get("cancelled")?,
         hold_seconds: row.try_get::<Option<i64>, _>("hold_seconds")?.map(unsigned).transpose()?,
         max_per_customer: row.try_get::<Option<i64>, _>("max_per_customer")?.map(unsigned).transpose()?,
         types: Vec::new(),
+        seats: Seats::default(),
     })
 }
 
@@ -92,28 +93,46 @@ pub(crate) fn ticket_type(row: &PgRow) -> Read<TicketType> {
         quantity: unsigned(row.try_get("quantity")?)?,
         available: unsigned(row.try_get("available")?)?,
         max_per_order: row.try_get::<Option<i64>, _>("max_per_order")?.map(unsigned).transpose()?,
+        numbered: row.try_get("numbered")?,
+        free_from: unsigned(row.try_get("free_from")?)?,
     })
 }
 
-/// What is left of these events, without those that were never offered.
-pub(crate) async fn availability(connection: &mut PgConnection, events: &[Uuid]) -> Read<Vec<Availability>> {
+/// What is left of these events, without those that were never offered, and without single seats, which are many.
+pub(crate) async fn availability(tx: &mut PgConnection, events: &[Uuid]) -> Read<Vec<Availability>> {
     let found = sqlx::query(
-        "SELECT e.id AS event, e.on_sale, t.id, t.quantity, t.available
+        "SELECT e.id AS event, e.on_sale, t.id, t.quantity, t.available, NULL::text[] AS free_seats
          FROM events e LEFT JOIN ticket_types t ON t.event = e.id
          WHERE e.id = ANY($1) AND e.version > 0 ORDER BY e.id, t.position",
-    )
-    .bind(events)
-    .fetch_all(connection)
-    .await?;
+    );
+    availabilities(&found.bind(events).fetch_all(tx).await?)
+}
+
+/// The same of one event, seat by seat. One statement, so that numbers and seats are of one moment.
+pub(crate) async fn free_seats(tx: &mut PgConnection, event: Uuid) -> Read<Vec<Availability>> {
+    let found = sqlx::query(
+        "SELECT e.id AS event, e.on_sale, t.id, t.quantity, t.available,
+                CASE WHEN t.numbered THEN ARRAY(
+                    SELECT s.label FROM seats s WHERE s.event = $1 AND s.ticket_type = t.id
+                    AND s.label NOT IN (SELECT seat FROM taken_seats WHERE event = $1)
+                    ORDER BY s.position) END AS free_seats
+         FROM events e LEFT JOIN ticket_types t ON t.event = e.id
+         WHERE e.id = $1 AND e.version > 0 ORDER BY t.position",
+    );
+    availabilities(&found.bind(event).fetch_all(tx).await?)
+}
+
+fn availabilities(found: &[PgRow]) -> Read<Vec<Availability>> {
     let mut all: Vec<Availability> = Vec::new();
-    for row in &found {
+    for row in found {
         let event_id = EventId(row.try_get("event")?);
         if all.last().is_none_or(|last| last.event_id != event_id) {
             all.push(Availability { event_id, on_sale: row.try_get("on_sale")?, ticket_types: Vec::new() });
         }
         let Some(id) = row.try_get::<Option<Uuid>, _>("id")? else { continue };
         let (quantity, available) = (unsigned(row.try_get("quantity")?)?, unsigned(row.try_get("available")?)?);
-        let kind = TypeAvailability { ticket_type_id: TicketTypeId(id), quantity, available };
+        let (ticket_type_id, free_seats) = (TicketTypeId(id), row.try_get("free_seats")?);
+        let kind = TypeAvailability { ticket_type_id, quantity, available, free_seats };
         all.last_mut().map(|event| event.ticket_types.push(kind)).unwrap_or_default();
     }
     Ok(all)

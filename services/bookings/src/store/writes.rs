@@ -1,15 +1,16 @@
 //! What a batch writes, one statement a kind. The locks of sagas and events are held, so that nobody else writes these
 //! rows and no order among them matters.
 
+use eventicket_contracts::Timestamp;
 use eventicket_contracts::bookings::Reserved;
 use eventicket_contracts::envelope::{Key, Rejection};
-use eventicket_contracts::{EventId, TicketTypeId, Timestamp};
 use serde::Serialize;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::rows;
-use crate::allocation::{Content, Event, OfferRecord, Record, TicketType};
+use crate::allocation::{Content, FenceRecord, Left, OfferRecord, Record};
+use crate::event::{Event, TicketType};
 use crate::tickets::NewTicket;
 
 type Written = Result<(), sqlx::Error>;
@@ -18,20 +19,21 @@ pub(super) async fn inserted(tx: &mut PgConnection, new: &[(Key, Record)], now: 
     if new.is_empty() {
         return Ok(());
     }
-    let grace = |content: &Content| match content {
-        Content::Hold(hold) => Some(hold.grace_until.millis()),
-        Content::Refused { .. } | Content::Tombstone => None,
-    };
+    let grace = |content: &Content| content.hold().map(|hold| hold.grace_until.millis());
     let customer = |content: &Content| match content {
         Content::Hold(hold) => Some(hold.customer.0),
         Content::Refused { customer, .. } => Some(customer.0),
         Content::Tombstone => None,
     };
+    let holds = || new.iter().map(|(_, record)| record.content.hold());
+    let tickets = holds().map(|hold| hold.map(|hold| i64::from(hold.tickets()))).collect::<Vec<_>>();
+    let limits = holds().map(|hold| hold?.max_per_customer.map(i64::from)).collect::<Vec<_>>();
     sqlx::query(
-        "INSERT INTO holds (saga, step, round, state, changes, grace_until, event, customer, answer, created_at, changed_at)
-         SELECT n.*, $10, $10
+        "INSERT INTO holds (saga, step, round, state, changes, grace_until, event, customer, answer, tickets,
+                            max_per_customer, created_at, changed_at)
+         SELECT n.*, $12, $12
          FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::text[], $5::integer[], $6::bigint[], $7::uuid[],
-                     $8::uuid[], $9::text[]) AS n",
+                     $8::uuid[], $9::text[], $10::bigint[], $11::bigint[]) AS n",
     )
     .bind(sagas(new.iter().map(|(key, _)| key)))
     .bind(steps(new.iter().map(|(key, _)| key)))
@@ -42,6 +44,8 @@ pub(super) async fn inserted(tx: &mut PgConnection, new: &[(Key, Record)], now: 
     .bind(new.iter().map(|(_, record)| record.event.0).collect::<Vec<Uuid>>())
     .bind(new.iter().map(|(_, record)| customer(&record.content)).collect::<Vec<_>>())
     .bind(new.iter().map(|(_, record)| answer(&record.content)).collect::<Result<Vec<_>, _>>()?)
+    .bind(tickets)
+    .bind(limits)
     .bind(now.millis())
     .execute(tx)
     .await?;
@@ -77,18 +81,19 @@ pub(super) async fn updated(tx: &mut PgConnection, changed: &[(Key, Record)], no
     Ok(())
 }
 
-pub(super) async fn available(tx: &mut PgConnection, types: &[(EventId, TicketTypeId, u32)]) -> Written {
+pub(super) async fn left(tx: &mut PgConnection, types: &[Left]) -> Written {
     if types.is_empty() {
         return Ok(());
     }
     sqlx::query(
-        "UPDATE ticket_types t SET available = u.available
-         FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS u (event, id, available)
+        "UPDATE ticket_types t SET available = u.available, free_from = u.free_from
+         FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[]) AS u (event, id, available, free_from)
          WHERE t.event = u.event AND t.id = u.id",
     )
-    .bind(types.iter().map(|(event, ..)| event.0).collect::<Vec<_>>())
-    .bind(types.iter().map(|(_, id, _)| id.0).collect::<Vec<_>>())
-    .bind(types.iter().map(|(.., available)| i64::from(*available)).collect::<Vec<_>>())
+    .bind(types.iter().map(|left| left.event.0).collect::<Vec<_>>())
+    .bind(types.iter().map(|left| left.kind.0).collect::<Vec<_>>())
+    .bind(types.iter().map(|left| i64::from(left.available)).collect::<Vec<_>>())
+    .bind(types.iter().map(|left| i64::from(left.free_from)).collect::<Vec<_>>())
     .execute(tx)
     .await?;
     Ok(())
@@ -102,10 +107,11 @@ pub(super) async fn offered(tx: &mut PgConnection, events: &[Event]) -> Written 
     let ids: Vec<Uuid> = events.iter().map(|event| event.id.0).collect();
     sqlx::query(
         "UPDATE events e SET version = u.version, title = u.title, starts_at = u.starts_at, ends_at = u.ends_at,
-             on_sale = u.on_sale, hold_seconds = u.hold_seconds, max_per_customer = u.max_per_customer
+             on_sale = u.on_sale, hold_seconds = u.hold_seconds, max_per_customer = u.max_per_customer,
+             cancelled = u.cancelled
          FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::boolean[], $7::bigint[],
-                     $8::bigint[])
-              AS u (id, version, title, starts_at, ends_at, on_sale, hold_seconds, max_per_customer)
+                     $8::bigint[], $9::boolean[])
+              AS u (id, version, title, starts_at, ends_at, on_sale, hold_seconds, max_per_customer, cancelled)
          WHERE e.id = u.id",
     )
     .bind(&ids)
@@ -116,6 +122,7 @@ pub(super) async fn offered(tx: &mut PgConnection, events: &[Event]) -> Written 
     .bind(events.iter().map(|event| event.on_sale).collect::<Vec<_>>())
     .bind(events.iter().map(|event| event.hold_seconds.map(i64::from)).collect::<Vec<_>>())
     .bind(events.iter().map(|event| event.max_per_customer.map(i64::from)).collect::<Vec<_>>())
+    .bind(events.iter().map(|event| event.cancelled).collect::<Vec<_>>())
     .execute(&mut *tx)
     .await?;
     ticket_types(tx, events, &ids).await
@@ -136,12 +143,14 @@ async fn ticket_types(tx: &mut PgConnection, events: &[Event], ids: &[Uuid]) -> 
     .execute(&mut *tx)
     .await?;
     sqlx::query(
-        "INSERT INTO ticket_types (event, id, position, name, price, currency, quantity, available, max_per_order)
+        "INSERT INTO ticket_types (event, id, position, name, price, currency, quantity, available, max_per_order,
+                                   numbered, free_from)
          SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::text[], $5::bigint[], $6::text[], $7::bigint[],
-                              $8::bigint[], $9::bigint[])
+                              $8::bigint[], $9::bigint[], $10::boolean[], $11::bigint[])
          ON CONFLICT (event, id) DO UPDATE SET position = excluded.position, name = excluded.name,
              price = excluded.price, currency = excluded.currency, quantity = excluded.quantity,
-             available = excluded.available, max_per_order = excluded.max_per_order",
+             available = excluded.available, max_per_order = excluded.max_per_order, numbered = excluded.numbered,
+             free_from = excluded.free_from",
     )
     .bind(of)
     .bind(kinds)
@@ -152,6 +161,8 @@ async fn ticket_types(tx: &mut PgConnection, events: &[Event], ids: &[Uuid]) -> 
     .bind(column(|kind| i64::from(kind.quantity)))
     .bind(column(|kind| i64::from(kind.available)))
     .bind(types().map(|(.., kind)| kind.max_per_order.map(i64::from)).collect::<Vec<_>>())
+    .bind(types().map(|(.., kind)| kind.numbered).collect::<Vec<_>>())
+    .bind(column(|kind| i64::from(kind.free_from)))
     .execute(tx)
     .await?;
     Ok(())
@@ -177,6 +188,25 @@ pub(super) async fn offers(tx: &mut PgConnection, offers: &[OfferRecord], now: T
     Ok(())
 }
 
+pub(super) async fn fences(tx: &mut PgConnection, fences: &[FenceRecord], now: Timestamp) -> Written {
+    if fences.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO fences (saga, step, round, id, answer, created_at)
+         SELECT n.*, $6 FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::integer[], $5::text[]) AS n",
+    )
+    .bind(sagas(fences.iter().map(|fence| &fence.key)))
+    .bind(steps(fences.iter().map(|fence| &fence.key)))
+    .bind(rounds(fences.iter().map(|fence| &fence.key)))
+    .bind(fences.iter().map(|fence| fence.id.cast_signed()).collect::<Vec<_>>())
+    .bind(fences.iter().map(|fence| text(&fence.answer)).collect::<Result<Vec<_>, _>>()?)
+    .bind(now.millis())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
 pub(super) async fn tickets(
     tx: &mut PgConnection,
     tickets: &[NewTicket<'_>],
@@ -184,8 +214,9 @@ pub(super) async fn tickets(
     now: Timestamp,
 ) -> Written {
     sqlx::query(
-        "INSERT INTO tickets (code, booking, number, event, ticket_type, name, issued_at)
-         SELECT n.*, $7 FROM unnest($1::text[], $2::uuid[], $3::integer[], $4::uuid[], $5::uuid[], $6::text[]) AS n",
+        "INSERT INTO tickets (code, booking, number, event, ticket_type, name, seat, issued_at)
+         SELECT n.*, $8
+         FROM unnest($1::text[], $2::uuid[], $3::integer[], $4::uuid[], $5::uuid[], $6::text[], $7::text[]) AS n",
     )
     .bind(tickets.iter().map(|_| code()).collect::<Vec<_>>())
     .bind(tickets.iter().map(|ticket| ticket.booking.0).collect::<Vec<_>>())
@@ -193,6 +224,7 @@ pub(super) async fn tickets(
     .bind(tickets.iter().map(|ticket| ticket.event.0).collect::<Vec<_>>())
     .bind(tickets.iter().map(|ticket| ticket.ticket_type.0).collect::<Vec<_>>())
     .bind(tickets.iter().map(|ticket| ticket.name).collect::<Vec<_>>())
+    .bind(tickets.iter().map(|ticket| ticket.seat).collect::<Vec<_>>())
     .bind(now.millis())
     .execute(tx)
     .await?;

@@ -7,10 +7,10 @@ use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use eventicket_bookings::audit;
 use eventicket_bookings::{DATABASE, MIGRATOR};
 use eventicket_contracts::bookings::{
-    AVAILABILITY, Availability, AvailabilityQuery, Confirm, Offer, OfferedType, Release, Reserve, ReserveItem, TICKETS,
-    Ticket, TicketsQuery,
+    AVAILABILITY, Availability, AvailabilityQuery, Confirm, Offer, OfferedType, Release, Reserve, ReserveItem,
+    Reserved, TICKETS, Ticket, TicketsQuery,
 };
-use eventicket_contracts::envelope::{Answer, DomainEvent, Envelope, Half, Item, Key, Reply};
+use eventicket_contracts::envelope::{Answer, DomainEvent, Envelope, Fence, Half, Item, Key, Reply};
 use eventicket_contracts::subjects::{self, Service};
 use eventicket_contracts::{Clock, Currency, CustomerId, EventId, Money, SagaId, TicketTypeId, Timestamp};
 use eventicket_kit::Context;
@@ -46,6 +46,11 @@ pub struct Shop {
 impl Shop {
     /// A shop of so many replicas, with a clock that stands still, that sells so many tickets.
     pub async fn open(replicas: usize, quantity: u32) -> Self {
+        Self::open_with(replicas, |offer| offer.ticket_types[0].quantity = quantity).await
+    }
+
+    /// A shop with such an offer.
+    pub async fn open_with(replicas: usize, offered: impl FnOnce(&mut Offer)) -> Self {
         let world = eventicket_testkit::world().await;
         let pool = PgPool::connect(&world.database(DATABASE, &MIGRATOR).await).await.unwrap();
         let ctx = Context::for_tests(&world.database_url, &world.nats_url).await.unwrap();
@@ -60,14 +65,13 @@ impl Shop {
         let events = consumer(&ctx, subjects::EVENTS_STREAM).await;
         let (event, kind) = (EventId::fresh(), TicketTypeId::fresh());
         let shop = Self { ctx, pool, clock, event, kind, replicas: running, replies, events };
-        let answer = shop.ask(shop.offer(1, quantity)).await;
+        let answer = shop.ask(shop.offer_with(1, offered)).await;
         assert!(matches!(answer, Answer::Done(_)), "{answer:?}");
         shop
     }
 
-    pub fn offer_of(&self, version: i64, quantity: u32) -> Offer {
-        let price = Money { amount: 4_200, currency: Currency::EUR };
-        let kind = OfferedType { id: self.kind, name: "Standing".into(), price, quantity, max_per_order: Some(5) };
+    /// A hundred tickets of one type.
+    pub fn offer_of(&self, version: i64) -> Offer {
         Offer {
             event: self.event,
             version,
@@ -75,21 +79,28 @@ impl Shop {
             starts_at: self.clock.now().plus(Duration::from_secs(86_400)),
             ends_at: self.clock.now().plus(Duration::from_secs(90_000)),
             on_sale: true,
+            cancelled: false,
             hold_seconds: None,
             max_per_customer: None,
-            ticket_types: vec![kind],
+            ticket_types: vec![offered(self.kind, "Standing", 100)],
         }
     }
 
     pub fn offer(&self, version: i64, quantity: u32) -> Sent {
-        sent("offer", Half::Do, key(SagaId::fresh(), "OFFER"), &self.offer_of(version, quantity))
+        self.offer_with(version, |offer| offer.ticket_types[0].quantity = quantity)
+    }
+
+    pub fn offer_with(&self, version: i64, change: impl FnOnce(&mut Offer)) -> Sent {
+        let mut offer = self.offer_of(version);
+        change(&mut offer);
+        sent("offer", Half::Do, key(SagaId::fresh(), "OFFER"), &offer)
     }
 
     pub fn order(&self, quantity: u32) -> Reserve {
         Reserve {
             event: self.event,
             customer: CustomerId::fresh(),
-            items: vec![ReserveItem { ticket_type: self.kind, quantity }],
+            items: vec![ReserveItem { ticket_type: self.kind, quantity, seats: vec![] }],
             expected_total: None,
             hold_seconds: 600,
             grace_seconds: 90,
@@ -104,9 +115,27 @@ impl Shop {
         sent("reserve", Half::Do, key(saga, "RESERVE"), order)
     }
 
+    /// An order of these seats of the shop's type.
+    pub fn reserve_seats(&self, saga: SagaId, seats: &[impl ToString]) -> Sent {
+        let mut order = self.order(u32::try_from(seats.len()).unwrap());
+        order.items[0].seats = seats.iter().map(ToString::to_string).collect();
+        self.reserve_order(saga, &order)
+    }
+
+    pub fn reserve_for(&self, customer: CustomerId, quantity: u32) -> Sent {
+        self.reserve_order(SagaId::fresh(), &Reserve { customer, ..self.order(quantity) })
+    }
+
     pub fn release(&self, saga: SagaId, reason: &str) -> Sent {
         let release = Release { event: self.event, reason: reason.to_owned() };
         sent("release", Half::Undo, key(saga, "RESERVE"), &release)
+    }
+
+    /// A fence of this number around the round of a command.
+    pub fn fence(&self, of: &Sent, id: u32, undo: bool) -> Sent {
+        let body = serde_json::from_str(of.item.body.get()).unwrap();
+        let fence = Fence { id, action: of.action.to_owned(), undo, body };
+        sent("fence", Half::Fence, of.item.key.clone(), &fence)
     }
 
     pub fn confirm(&self, saga: SagaId) -> Sent {
@@ -176,10 +205,19 @@ impl Shop {
         self.query(TICKETS, &TicketsQuery { booking, customer }).await
     }
 
-    /// Tickets of the shop's one type that are left.
-    pub async fn available(&self) -> u32 {
+    pub async fn availability(&self) -> Availability {
         let answer: Option<Availability> = self.query(AVAILABILITY, &AvailabilityQuery { event: self.event }).await;
-        answer.unwrap().ticket_types[0].available
+        answer.unwrap()
+    }
+
+    /// Tickets of the shop's first type that are left.
+    pub async fn available(&self) -> u32 {
+        self.availability().await.ticket_types[0].available
+    }
+
+    /// Its free seats, in a row.
+    pub async fn free_seats(&self) -> String {
+        self.availability().await.ticket_types[0].free_seats.as_ref().unwrap().join(" ")
     }
 
     async fn query<A: DeserializeOwned>(&self, name: &str, query: &impl Serialize) -> A {
@@ -191,11 +229,81 @@ impl Shop {
         for figures in audit::types(&self.pool).await.unwrap() {
             assert!(figures.is_sound(), "{figures:?}");
         }
+        for figures in audit::seats(&self.pool).await.unwrap() {
+            assert!(figures.is_sound(), "{figures:?}");
+        }
+        assert_eq!(audit::over_limit(&self.pool).await.unwrap(), []);
         self.ctx.shutdown.cancel();
         while let Some(ended) = self.replicas.join_next().await {
             ended.unwrap().unwrap();
         }
     }
+
+    /// The same, and no transaction was rolled back: none met a deadlock, a lock time-out or a unique key.
+    pub async fn close_calm(self) {
+        let pool = self.pool.clone();
+        self.close().await;
+        // What a connection did is counted at the latest when it ends.
+        let others =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name <> ''";
+        let counted = async {
+            while sqlx::query_scalar::<_, i64>(others).fetch_one(&pool).await.unwrap() > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, counted).await.expect("the replicas' connections end");
+        let rolled_back = sqlx::query_as::<_, (i64, i64, i64)>(
+            "SELECT xact_rollback, deadlocks, xact_commit FROM pg_stat_database WHERE datname = current_database()",
+        );
+        let (rolled_back, deadlocks, committed) = rolled_back.fetch_one(&pool).await.unwrap();
+        assert_eq!((rolled_back, deadlocks), (0, 0));
+        assert!(committed > 10, "{committed} transactions were counted");
+    }
+
+    /// Waits until so many of the replicas' transactions wait for a lock of a saga.
+    pub async fn waiting(&self, count: i64) {
+        let waiting = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+                       WHERE l.locktype = 'advisory' AND NOT l.granted AND d.datname = current_database()";
+        let reached = async {
+            while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&self.pool).await.unwrap() < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, reached).await.expect("a command waits for its saga's lock");
+    }
+}
+
+pub fn sagas(count: usize) -> Vec<SagaId> {
+    (0..count).map(|_| SagaId::fresh()).collect()
+}
+
+/// How often each answer was given.
+pub fn count<'a>(answers: impl IntoIterator<Item = &'a Answer>) -> HashMap<String, usize> {
+    let mut counts = HashMap::new();
+    for answer in answers {
+        *counts.entry(told(answer).to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+/// A type as it is offered.
+pub fn offered(id: TicketTypeId, name: &str, quantity: u32) -> OfferedType {
+    let price = Money { amount: 4_200, currency: Currency::EUR };
+    OfferedType { id, name: name.into(), price, quantity, max_per_order: Some(5), seats: vec![] }
+}
+
+/// Makes the first type of an offer a numbered one.
+pub fn numbered(offer: &mut Offer, labels: &[impl ToString]) {
+    let kind = &mut offer.ticket_types[0];
+    kind.seats = labels.iter().map(ToString::to_string).collect();
+    kind.quantity = u32::try_from(labels.len()).unwrap();
+}
+
+/// The seats of a hold's first line.
+pub fn seats(answer: &Answer) -> Vec<String> {
+    let Answer::Done(output) = answer else { panic!("{answer:?}") };
+    let reserved: Reserved = serde_json::from_value(output.clone()).unwrap();
+    reserved.lines[0].seats.clone()
 }
 
 pub fn key(saga: SagaId, step: &str) -> Key {

@@ -31,7 +31,7 @@ pub(super) async fn answer(events: Arc<Events>, create: CreateEvent) -> Result<E
         return known.map_or_else(|| Err(unavailable(sqlx::Error::RowNotFound)), |known| repeat(known, key));
     }
     tx.insert(&event).await.map_err(unavailable)?;
-    tx.tell("created", [(&event, json!({ "event": event }))], now).await.map_err(unavailable)?;
+    tx.tell([("created", &event, json!({ "event": event }))], now).await.map_err(unavailable)?;
     tx.commit().await.map_err(unavailable)?;
     events.wake_relay.notify_one();
     Ok(event)

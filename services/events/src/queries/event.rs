@@ -10,5 +10,6 @@ use crate::{Events, lifecycle};
 
 pub(super) async fn answer(events: Arc<Events>, get: GetEvent) -> Result<Option<Event>, QueryError> {
     let event = events.store.event(get.id).await.map_err(unavailable)?;
-    Ok(event.filter(|event| lifecycle::is_visible(event, get.viewer)))
+    let event = event.filter(|event| lifecycle::is_visible(event, get.viewer));
+    Ok(event.map(|event| lifecycle::seen(event, get.viewer)))
 }

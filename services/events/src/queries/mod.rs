@@ -1,10 +1,13 @@
 //! The queries of the service, one a file.
 
+mod cancel;
+mod change;
 mod create;
 mod delete;
 mod event;
 mod list;
 mod publish;
+mod stop;
 mod update;
 
 use std::sync::Arc;
@@ -33,6 +36,10 @@ pub(crate) async fn serve(nats: &Nats, events: &Arc<Events>) -> anyhow::Result<Q
     server.endpoint(names::DELETE, move |query| delete::answer(service.clone(), query)).await?;
     let service = events.clone();
     server.endpoint(names::PUBLISH, move |query| publish::answer(service.clone(), query)).await?;
+    let service = events.clone();
+    server.endpoint(names::STOP, move |query| stop::answer(service.clone(), query)).await?;
+    let service = events.clone();
+    server.endpoint(names::CANCEL, move |query| cancel::answer(service.clone(), query)).await?;
     Ok(server)
 }
 

@@ -1,6 +1,8 @@
-//! Tests of the whole router: [`manners`] needs no service, [`services`] has hand-made ones behind a real NATS.
+//! Tests of the whole router: [`manners`] needs no service, the others have hand-made ones behind a real NATS.
 
+mod events;
 mod manners;
+mod operators;
 mod services;
 
 use std::net::SocketAddr;

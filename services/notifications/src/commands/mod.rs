@@ -1,15 +1,19 @@
 //! The commands of the service, one a file.
 
-pub mod send;
+mod desk;
+mod fence;
+mod send;
 
 use std::sync::Arc;
 
 use eventicket_contracts::Clock;
-use eventicket_contracts::subjects::Service;
+use eventicket_contracts::envelope::Key;
+use eventicket_contracts::subjects::{FENCE, Service};
 use eventicket_nats::{Commands, Delivered, Fault, Handled};
 use tokio::sync::Notify;
 
 use crate::store::Store;
+use desk::Desk;
 
 /// Handles the service's commands in batches.
 pub struct Notifications {
@@ -28,8 +32,17 @@ impl Commands for Notifications {
     const SERVICE: Service = Service::NOTIFICATIONS;
 
     async fn handle(&self, batch: &[Delivered]) -> Result<Vec<Handled>, Fault> {
-        // The worker hands over actions of the contract only, and `send` is the only one.
-        let handled = send::handle(&self.store, &self.clock, batch).await?;
+        let keys: Vec<Key> = batch.iter().map(|command| command.item.key.clone()).collect();
+        let mut tx = self.store.begin(&keys).await?;
+        let mut desk = Desk::new(tx.recorded(&keys).await?, self.clock.now());
+        // The worker hands over actions of the contract only, and these are all.
+        let decide = |command: &Delivered| match command.action.as_str() {
+            FENCE => fence::decide(&mut desk, &command.item),
+            _ => send::decide(&mut desk, &command.item),
+        };
+        let handled = batch.iter().map(decide).collect();
+        tx.insert(&desk.new).await?;
+        tx.commit().await?;
         self.wake.notify_one();
         Ok(handled)
     }

@@ -7,13 +7,15 @@ use eventicket_nats::{Delivered, Handled, decode};
 
 use super::{Decision, Surroundings, asker, is_too_old};
 use crate::charge::{Charge, State, Terms};
-use crate::gateway::method_invalid;
+use crate::wire::method_invalid;
 
 /// What is recorded comes first, then the deadline.
 pub(super) fn decide(command: &Delivered, known: Option<&Charge>, surroundings: &Surroundings<'_>) -> Decision {
     let item = &command.item;
     if let Some(charge) = known {
-        return Decision::unchanged(charge.answer().map_or(Handled::Later, Handled::Answer));
+        // What is pending is asked for at the gateway before it is told again.
+        let told = charge.answer().filter(|_| charge.state != State::Pending);
+        return Decision::unchanged(told.map_or(Handled::Later, Handled::Answer));
     }
     if item.deadline.is_some_and(|deadline| deadline < surroundings.now) {
         return Decision::unchanged(Handled::Answer(Answer::Expired));

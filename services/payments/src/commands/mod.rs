@@ -1,13 +1,14 @@
 //! The commands of the service, one a file.
 
 mod charge;
+mod fence;
 mod refund;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use eventicket_contracts::envelope::{Half, Key};
-use eventicket_contracts::subjects::Service;
+use eventicket_contracts::subjects::{FENCE, Service};
 use eventicket_contracts::{Clock, SagaId, Timestamp};
 use eventicket_kit::seal::SealKeys;
 use eventicket_nats::{Commands, Delivered, Fault, Handled};
@@ -18,6 +19,8 @@ use crate::store::Store;
 
 /// How long rows are kept at least: a do of an older saga is refused, since its record may be gone.
 const RETENTION_DAYS: u64 = 30;
+/// Why an undo or a fence of an older one needs an operator.
+const RECORD_GONE: &str = "the charge's record may be gone: the saga is too old";
 
 /// Handles the service's commands in batches.
 pub(crate) struct Payments {
@@ -62,14 +65,19 @@ impl Commands for Payments {
         let mut rows = Rows::new(tx.rows(&keys).await?);
         let surroundings = Surroundings { now: self.clock.now(), seal: &self.seal, is_full: self.driver.is_full() };
         let handled = batch.iter().map(|command| rows.handle(command, &surroundings)).collect();
-        tx.insert(&rows.written(Origin::New), surroundings.now).await?;
-        let changed = rows.written(Origin::Stored);
-        let updated = tx.update(&changed, surroundings.now).await?.len();
-        if updated < changed.len() {
+        let (new, changed) = (rows.written(Origin::New), rows.written(Origin::Stored));
+        let written =
+            tx.insert(&new, surroundings.now).await?.len() + tx.update(&changed, surroundings.now).await?.len();
+        if written < new.len() + changed.len() {
             return Err(Fault::Transient("a row changed beside its lock".to_owned()));
         }
         tx.commit().await?;
-        rows.due().for_each(|charge| self.driver.take(charge));
+        for (charge, origin) in rows.due() {
+            match origin {
+                Origin::New => self.driver.take(charge),
+                Origin::Stored => self.driver.ask(charge),
+            }
+        }
         Ok(handled)
     }
 }
@@ -108,13 +116,17 @@ impl Rows {
         let decision = match (command.action.as_str(), command.item.half) {
             ("charge", Half::Do) => charge::decide(command, known, surroundings),
             ("refund", Half::Undo) => refund::decide(command, known, surroundings),
+            (FENCE, Half::Fence) => fence::decide(command, known, surroundings),
             (action, _) => Decision::unchanged(Handled::Dead(format!("{action} is not this half of a round"))),
         };
         match (self.0.entry(command.item.key.clone()), decision.write) {
             (Entry::Occupied(mut row), write) => {
                 let row = row.get_mut();
                 row.asked = true;
-                if let Some(charge) = write {
+                // Whoever is asked about what takes time looks for it, so that the answer does not wait for another one.
+                let taken = (!row.mine && row.charge.state.may_wait() && decision.handled == Handled::Later)
+                    .then(|| row.charge.next(row.charge.state));
+                if let Some(charge) = write.or(taken) {
                     // However many commands change it, it is written once: over the version in the table.
                     row.charge = Charge { version: row.version + 1, ..charge };
                     row.mine = true;
@@ -134,9 +146,9 @@ impl Rows {
     }
 
     /// What the driver has to take up, or to look at since it was asked for.
-    fn due(self) -> impl Iterator<Item = Charge> {
+    fn due(self) -> impl Iterator<Item = (Charge, Origin)> {
         let due = self.0.into_values().filter(|row| row.asked && row.mine && row.charge.state.is_due());
-        due.map(|row| row.charge)
+        due.map(|row| (row.charge, row.origin))
     }
 }
 

@@ -5,32 +5,36 @@ use eventicket_contracts::codes;
 use eventicket_contracts::payments::Refund;
 use eventicket_nats::{Delivered, Handled, decode};
 
-use super::{Decision, Surroundings, asker, is_too_old};
+use super::{Decision, RECORD_GONE, Surroundings, asker, is_too_old};
 use crate::charge::{Charge, State, UNDONE};
 use crate::decide::undo;
 
 /// Undos have no deadline.
 pub(super) fn decide(command: &Delivered, known: Option<&Charge>, surroundings: &Surroundings<'_>) -> Decision {
     let item = &command.item;
-    if let Err(dead) = decode::<Refund>(item) {
-        return Decision::unchanged(dead);
-    }
+    let Refund { reason } = match decode(item) {
+        Ok(refund) => refund,
+        Err(dead) => return Decision::unchanged(dead),
+    };
     let Some(charge) = known else {
         if is_too_old(item.key.saga, surroundings.now) {
-            return Decision::unchanged(Handled::Dead(
-                "the charge's record may be gone: the saga is too old".to_owned(),
-            ));
+            return Decision::unchanged(Handled::Dead(RECORD_GONE.to_owned()));
         }
         let tombstone = Charge { undo_asker: Some(asker(command)), ..Charge::new(item.key.clone(), None) };
         return answered(tombstone.rejected(State::Tombstone, codes::UNDONE, UNDONE));
     };
-    match undo(charge, asker(command)) {
+    match undo(charge, asker(command), &reason) {
         Some(closed) => answered(closed),
-        None => Decision::unchanged(charge.undo_answer().map_or(Handled::Later, Handled::Answer)),
+        None => Decision::unchanged(handled(charge)),
     }
 }
 
 fn answered(charge: Charge) -> Decision {
-    let handled = charge.undo_answer().map_or(Handled::Later, Handled::Answer);
-    Decision { handled, write: Some(charge) }
+    Decision { handled: handled(&charge), write: Some(charge) }
+}
+
+/// What is under way is told when it has ended, or once the gateway was asked how it stands.
+fn handled(charge: &Charge) -> Handled {
+    let told = charge.undo_answer().filter(|_| !charge.state.is_due());
+    told.map_or(Handled::Later, Handled::Answer)
 }

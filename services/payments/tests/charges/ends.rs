@@ -7,7 +7,7 @@ use eventicket_payments::State;
 use serde_json::json;
 use uuid::{NoContext, Uuid};
 
-use crate::world::{PRICE, World, code, item};
+use crate::world::{Hold, PRICE, World, code, item};
 
 #[tokio::test]
 async fn rule_01_a_charge_is_made_once_however_often_it_is_asked_for() {
@@ -57,6 +57,35 @@ async fn rule_05_a_lost_answer_ends_done_with_one_charge() {
     let mut w = World::new().await;
     let key = w.key();
     assert!(matches!(w.charged(&key, "pm_card_lost_answer").await, Answer::Done(_)));
+    assert_eq!(w.statuses(&key), [Status::Succeeded]);
+    w.end().await;
+}
+
+#[tokio::test]
+async fn rule_05_a_slow_confirm_is_repeated_with_its_key_which_is_waited_for_while_it_is_in_use() {
+    let mut w = World::new().await;
+    // Half as long again as a call may take.
+    w.mock_settings(json!({ "slow_ms": 1500 })).await;
+    let key = w.key();
+    assert!(matches!(w.charged(&key, "pm_card_slow").await, Answer::Done(_)));
+    assert_eq!((w.statuses(&key), w.standing(&key).len()), (vec![Status::Succeeded], 1));
+    assert_eq!(w.ledger_text().matches(&format!("\"{key}:confirm")).count(), 1, "one request, one key");
+    w.end().await;
+}
+
+#[tokio::test]
+async fn rule_05_a_key_that_stands_for_another_request_refuses_nothing() {
+    let mut w = World::new().await;
+    let key = w.key();
+    w.gate.hold(Hold::After("/confirm"));
+    w.send_do(&key, &w.charge("pm_card_visa")).await;
+    w.gate.holds().await;
+    w.crash().await;
+    w.gate.open();
+    // The next start sends customers back to another address, so that the confirm's repeat differs from the first.
+    w.ctx = w.ctx.clone().with_settings(|settings| settings.public_url = "http://127.0.0.1:9090".into());
+    w.replicate();
+    assert!(matches!(w.answer(&key, Half::Do).await, Answer::Done(_)));
     assert_eq!(w.statuses(&key), [Status::Succeeded]);
     w.end().await;
 }

@@ -2,5 +2,13 @@
 
 mod crashes;
 mod ends;
+mod fences;
+mod gate;
+mod orchestrator;
+mod pending;
+mod planted;
+mod refunds;
+mod tokens;
 mod undo;
+mod webhooks;
 mod world;

@@ -55,6 +55,22 @@ async fn rule_05_an_undo_before_the_intent_is_known_closes_the_row_at_once() {
 }
 
 #[tokio::test]
+async fn rule_05_an_id_is_not_committed_to_a_closed_row_and_its_intent_never_confirmed() {
+    let mut w = World::new().await;
+    let key = w.key();
+    w.gate.hold(Hold::After("/payment_intents"));
+    w.send_do(&key, &w.charge("pm_card_visa")).await;
+    w.gate.holds().await;
+    assert_eq!(w.undone(&key).await, refunded(None));
+    // Only now the service learns the intent's id.
+    w.gate.release();
+    w.stop().await;
+    assert_eq!(w.statuses(&key), [Status::RequiresPaymentMethod]);
+    assert_eq!((w.state(&key).await, w.rows().await[0].intent.clone()), (State::Void, None));
+    w.end().await;
+}
+
+#[tokio::test]
 async fn rule_05_an_undo_beside_a_confirm_that_did_not_arrive_cancels() {
     let mut w = World::new().await;
     let key = w.key();

@@ -1,33 +1,29 @@
 //! What the tests share: the service, a mock gateway behind a gate that can hold calls, and the way of commands and replies.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use eventicket_contracts::envelope::{Answer, DomainEvent, Envelope, Half, Item, Key, Reply};
+use axum::body::Bytes;
+use eventicket_contracts::envelope::{Answer, DomainEvent, Envelope, Fence, Fenced, Half, Item, Key, Reply};
 use eventicket_contracts::payments::{Payment, PaymentQuery};
 use eventicket_contracts::subjects::{self, Service};
 use eventicket_contracts::{Currency, CustomerId, Money, SagaId, Timestamp};
 use eventicket_kit::Context;
 use eventicket_kit::seal::SealKeys;
 use eventicket_mock_gateway::ledger::{self, Ledger, Status};
-use eventicket_mock_gateway::{Config, Server};
+use eventicket_mock_gateway::{Config, Server, Webhooks, sign};
 use eventicket_nats::{Outgoing, command_headers};
-use eventicket_payments::{ChargeRow, DATABASE, MIGRATOR};
+use eventicket_payments::{ChargeRow, DATABASE, MIGRATOR, State};
 use futures::StreamExt;
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
 use sqlx::PgPool;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub use crate::gate::{Gate, Hold};
+
+pub const PATIENCE: Duration = Duration::from_secs(20);
 pub const PRICE: Money = Money { amount: 4200, currency: Currency::EUR };
 
 pub struct World {
@@ -46,24 +42,40 @@ pub struct World {
 }
 
 impl World {
+    /// Nobody tells the service what changes at the gateway.
     pub async fn new() -> Self {
+        Self::with(false).await
+    }
+
+    pub async fn with_webhooks() -> Self {
+        Self::with(true).await
+    }
+
+    /// The service takes webhooks; whether the gateway sends any is told by `sent`.
+    pub async fn with(sent: bool) -> Self {
         let w = eventicket_testkit::world().await;
-        let url = w.database(DATABASE, &MIGRATOR).await;
+        let database = w.database(DATABASE, &MIGRATOR).await;
         let ctx = Context::for_tests(&w.database_url, &w.nats_url).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let key = ctx.settings.payment_gateway_key.clone();
-        let config = Config { listen, data: folder.path().to_owned(), key, latency: Duration::ZERO };
+        let webhooks_at = free_address().await;
+        let (url, secret) =
+            (format!("http://{webhooks_at}/webhooks/payments"), ctx.settings.payment_webhook_secret.clone());
+        let webhooks = sent.then_some(Webhooks { url, secret });
+        let config = Config { listen, data: folder.path().to_owned(), key, latency: Duration::ZERO, webhooks };
         let (config, mock) = start_mock(config).await;
         let gate = Gate::new(config.listen).await;
         let ctx = ctx.with_settings(|s| {
             s.database_prefix = w.prefix.clone();
             s.payment_gateway_url = format!("http://{}", gate.address);
+            s.payment_webhook_listen = Some(webhooks_at);
+            s.payment_call_seconds = 1;
         });
         let replies = ctx.nats.subscriber().subscribe(subjects::reply(0)).await.unwrap();
         let events = ctx.nats.subscriber().subscribe("evt.payment.>").await.unwrap();
         ctx.nats.flush().await;
-        let pool = PgPool::connect(&url).await.unwrap();
+        let pool = PgPool::connect(&database).await.unwrap();
         let services = vec![tokio::spawn(eventicket_payments::run(ctx.clone()))];
         Self {
             ctx,
@@ -106,19 +118,59 @@ impl World {
     }
 
     pub async fn mock_settings(&self, settings: Value) {
-        let url = format!("http://{}/test/settings", self.config.listen);
-        let request = reqwest::Client::new().post(url).bearer_auth(&self.config.key).json(&settings);
+        let request = self.mock("/test/settings").json(&settings);
         assert_eq!(request.send().await.unwrap().status(), 200);
     }
 
-    /// Ends the test: what is left over fails it.
-    pub async fn end(mut self) {
+    /// A call to the gateway past the gate.
+    pub fn mock(&self, path: &str) -> reqwest::RequestBuilder {
+        let url = format!("http://{}{path}", self.config.listen);
+        reqwest::Client::new().post(url).bearer_auth(&self.config.key)
+    }
+
+    pub async fn mock_form(&self, path: &str, form: &[(&str, &str)]) -> Value {
+        let answer = self.mock(path).form(form).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        answer.json().await.unwrap()
+    }
+
+    /// The customer does, or refuses, what a pending charge asks for; the status of the page that answers.
+    pub async fn act(&self, pending: &Answer, what: &str) -> u16 {
+        let Answer::Pending(pending) = pending else { panic!("not pending: {pending:?}") };
+        let page = pending["next_action"]["url"].as_str().expect("something to do");
+        reqwest::Client::new().post(format!("{page}/{what}")).send().await.unwrap().status().as_u16()
+    }
+
+    /// A webhook as the gateway would send it, signed now.
+    pub async fn webhook(&self, kind: &str, object: &Value) -> u16 {
+        let body = webhook(&uuid::Uuid::now_v7().simple().to_string(), kind, object);
+        self.post_webhook(&body, &self.signature(&body, 0)).await
+    }
+
+    /// The signature of a webhook so many seconds ago.
+    pub fn signature(&self, body: &str, ago: i64) -> String {
+        let now = self.ctx.clock.now().millis() / 1000;
+        sign(&self.ctx.settings.payment_webhook_secret, now - ago, body)
+    }
+
+    pub async fn post_webhook(&self, body: &str, signature: &str) -> u16 {
+        let url = format!("http://{}/webhooks/payments", self.ctx.settings.payment_webhook_listen.unwrap());
+        let request = reqwest::Client::new().post(url).header("Stripe-Signature", signature).body(body.to_owned());
+        request.send().await.unwrap().status().as_u16()
+    }
+
+    /// Stops the service, which finishes the calls in flight.
+    pub async fn stop(&mut self) {
         self.ctx.shutdown.cancel();
         for service in self.services.drain(..) {
             service.await.unwrap().unwrap();
         }
-        let dead = self.ctx.nats.jetstream().get_stream(subjects::DEADLETTERS_STREAM).await.unwrap();
-        assert_eq!(dead.cached_info().state.messages, 0, "dead letters are left");
+    }
+
+    /// Ends the test: what is left over fails it.
+    pub async fn end(mut self) {
+        self.stop().await;
+        assert_eq!(self.dead_letters().await, 0, "dead letters are left");
         let rows = self.rows().await;
         let due: Vec<_> = rows.iter().filter(|row| row.state.is_due()).collect();
         assert!(due.is_empty(), "left over: {due:?}");
@@ -146,7 +198,28 @@ impl World {
     }
 
     pub async fn send_undo(&self, key: &Key) {
-        self.send("refund", vec![item(key, Half::Undo, &json!({"reason": "cancelled"}), None)]).await;
+        self.send_undo_attempt(key, 1).await;
+    }
+
+    pub async fn send_undo_attempt(&self, key: &Key, attempt: u32) {
+        self.send("refund", vec![Item { attempt, ..item(key, Half::Undo, &json!({"reason": "cancelled"}), None) }])
+            .await;
+    }
+
+    pub async fn send_fence(&self, key: &Key, id: u32, undo: bool) {
+        self.send("fence", vec![fence_item(key, id, undo)]).await;
+    }
+
+    pub async fn fenced(&mut self, key: &Key, id: u32, undo: bool) -> Fenced {
+        self.send_fence(key, id, undo).await;
+        self.fence_answer(key).await
+    }
+
+    pub async fn fence_answer(&mut self, key: &Key) -> Fenced {
+        match self.answer(key, Half::Fence).await {
+            Answer::Done(fenced) => serde_json::from_value(fenced).unwrap(),
+            other => panic!("{other:?}"),
+        }
     }
 
     pub async fn send(&self, action: &str, items: Vec<Item>) {
@@ -168,10 +241,31 @@ impl World {
             if let Some(at) = self.early.iter().position(wanted) {
                 return self.early.remove(at).answer;
             }
-            let message = tokio::time::timeout(PATIENCE, self.replies.next()).await;
-            let message = message.unwrap_or_else(|_| panic!("no answer to {half:?} of {key}")).unwrap();
-            let envelope: Envelope<Reply> = serde_json::from_slice(&message.payload).unwrap();
-            self.early.extend(envelope.items);
+            let replies = tokio::time::timeout(PATIENCE, self.replies()).await;
+            let replies = replies.unwrap_or_else(|_| panic!("no answer to {half:?} of {key}"));
+            self.early.extend(replies);
+        }
+    }
+
+    /// The next replies, whatever they answer.
+    pub async fn replies(&mut self) -> Vec<Reply> {
+        let message = self.replies.next().await.unwrap();
+        let envelope: Envelope<Reply> = serde_json::from_slice(&message.payload).unwrap();
+        envelope.items
+    }
+
+    /// Asks again until the half of the round has ended.
+    pub async fn ended(&mut self, key: &Key, half: Half) -> Answer {
+        loop {
+            match self.answer(key, half).await {
+                Answer::Pending(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                end => return end,
+            }
+            match half {
+                Half::Do => self.send_do(key, &self.charge("pm_card_visa")).await,
+                Half::Undo => self.send_undo(key).await,
+                Half::Fence => unreachable!("fences are never pending"),
+            }
         }
     }
 
@@ -214,9 +308,51 @@ impl World {
         }
     }
 
+    pub async fn state(&self, key: &Key) -> State {
+        let rows = self.rows().await;
+        rows.iter().find(|row| row.key == *key).expect("a row").state
+    }
+
+    /// Waits for a row to come into the state.
+    pub async fn until(&self, key: &Key, state: State) {
+        let reached = async {
+            while self.state(key).await != state {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("{key} never is {}", state.name()));
+    }
+
+    /// What stands of a round's charges at the gateway: taken and not given back, an amount for each intent.
+    pub fn standing(&self, key: &Key) -> Vec<i64> {
+        let (saga, step, round) = (key.saga.to_string(), &key.step, key.round.to_string());
+        let of_round = |intent: &&ledger::Intent| {
+            let is = |name: &str, value: &str| intent.metadata.get(name).is_some_and(|found| found == value);
+            is("saga", &saga) && is("step", step) && is("round", &round) && intent.status == Status::Succeeded
+        };
+        let left = |intent: &ledger::Intent| intent.amount - intent.refunded;
+        self.ledger().intents.iter().filter(of_round).map(left).filter(|left| *left > 0).collect()
+    }
+
     pub async fn payments(&self, key: &Key) -> Vec<Payment> {
         let query = PaymentQuery { booking: key.saga };
         self.ctx.nats.query("payments", "payment", &query).await.unwrap()
+    }
+
+    pub async fn dead_letters(&self) -> u64 {
+        let dead = self.ctx.nats.jetstream().get_stream(subjects::DEADLETTERS_STREAM).await.unwrap();
+        dead.cached_info().state.messages
+    }
+
+    pub fn ledger_text(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join(ledger::FILE)).unwrap()
+    }
+
+    /// Waits until every saga that was to be opened is.
+    pub async fn until_no_starts(&self) {
+        let count = "SELECT count(*) FROM saga_starts WHERE NOT done";
+        let none = async { while sqlx::query_scalar::<_, i64>(count).fetch_one(&self.pool).await.unwrap() > 0 {} };
+        tokio::time::timeout(PATIENCE, none).await.expect("started");
     }
 }
 
@@ -234,7 +370,21 @@ pub fn item(key: &Key, half: Half, body: &Value, deadline: Option<Timestamp>) ->
     Item { key: key.clone(), half, attempt: 1, deadline, trace: None, body }
 }
 
-fn json<T: Serialize>(value: &T) -> Bytes {
+pub fn fence_item(key: &Key, id: u32, undo: bool) -> Item {
+    let fence = Fence { id, action: "charge".into(), undo, body: Value::Null };
+    item(key, Half::Fence, &serde_json::to_value(fence).unwrap(), None)
+}
+
+/// The body of a webhook.
+pub fn webhook(id: &str, kind: &str, object: &Value) -> String {
+    json!({ "id": format!("evt_{id}"), "object": "event", "type": kind, "data": { "object": object } }).to_string()
+}
+
+async fn free_address() -> SocketAddr {
+    tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+pub fn json<T: Serialize>(value: &T) -> Bytes {
     serde_json::to_vec(value).unwrap().into()
 }
 
@@ -254,87 +404,4 @@ async fn start_mock(config: Config) -> (Config, JoinHandle<anyhow::Result<()>>) 
     let server = Server::bind(config.clone()).await.unwrap();
     let config = Config { listen: server.local_addr(), ..config };
     (config, tokio::spawn(server.run(CancellationToken::new())))
-}
-
-/// Stands between the service and the gateway, and holds the calls that it is told to.
-pub struct Gate {
-    address: SocketAddr,
-    rule: Rule,
-    held: mpsc::Receiver<()>,
-}
-
-/// Which calls are held: those whose path ends so, before the gateway gets them or when it has answered.
-#[derive(Clone, Copy)]
-pub enum Hold {
-    Before(&'static str),
-    After(&'static str),
-}
-
-type Rule = Arc<Mutex<Option<Hold>>>;
-
-#[derive(Clone)]
-struct Passage {
-    target: SocketAddr,
-    client: reqwest::Client,
-    rule: Rule,
-    held: mpsc::Sender<()>,
-}
-
-impl Gate {
-    async fn new(target: SocketAddr) -> Self {
-        let (tell, held) = mpsc::channel(16);
-        let rule = Rule::default();
-        let passage = Passage { target, client: reqwest::Client::new(), rule: Arc::clone(&rule), held: tell };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let router = Router::new().fallback(pass).with_state(passage);
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { address, rule, held }
-    }
-
-    /// From now on.
-    pub fn hold(&self, hold: Hold) {
-        *self.rule.lock().unwrap() = Some(hold);
-    }
-
-    /// Lets later calls pass; those that are held are never answered.
-    pub fn open(&self) {
-        *self.rule.lock().unwrap() = None;
-    }
-
-    /// Waits until a call is held.
-    pub async fn holds(&mut self) {
-        tokio::time::timeout(PATIENCE, self.held.recv()).await.expect("no call is held").unwrap();
-    }
-}
-
-async fn pass(State(passage): State<Passage>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let path = parts.uri.path_and_query().unwrap().as_str().to_owned();
-    let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
-    let rule = *passage.rule.lock().unwrap();
-    if matches!(rule, Some(Hold::Before(end)) if path.ends_with(end)) {
-        return passage.hold().await;
-    }
-    let url = format!("http://{}{path}", passage.target);
-    let mut headers = parts.headers;
-    headers.remove("host");
-    let answer = passage.client.request(parts.method, url).headers(headers).body(body).send().await;
-    if matches!(rule, Some(Hold::After(end)) if path.ends_with(end)) {
-        return passage.hold().await;
-    }
-    // What is lost behind the gate is lost before it: the gateway's own answers only are passed on.
-    let Ok(answer) = answer else { return (StatusCode::BAD_GATEWAY, "lost").into_response() };
-    let (status, headers) = (answer.status(), answer.headers().clone());
-    let mut response = Response::new(Body::from(answer.bytes().await.unwrap()));
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    response
-}
-
-impl Passage {
-    async fn hold(&self) -> Response {
-        let _ = self.held.send(()).await;
-        std::future::pending().await
-    }
 }

@@ -31,5 +31,6 @@ pub async fn cancel(
     Id(id): Id<BookingId>,
     trace: Trace,
 ) -> Result<Json<BookingView>, Problem> {
-    Ok(Json(super::act(&app, id, caller, Action::Cancel, trace.traceparent()).await?))
+    let acted = super::act(&app, id, caller, Action::Cancel, trace.traceparent()).await?;
+    Ok(Json(acted.booking))
 }

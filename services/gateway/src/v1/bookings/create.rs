@@ -29,6 +29,8 @@ use crate::trace::Trace;
 const MAX_ITEMS: usize = 20;
 /// Most tickets of a type: as many as a type can have.
 const MAX_QUANTITY: u32 = 10_000_000;
+/// Characters of a seat's label.
+const MAX_SEAT: usize = 24;
 
 /// What is to be booked.
 #[derive(Deserialize, ToSchema)]
@@ -58,9 +60,10 @@ pub struct NewItem {
     /// How many.
     #[schema(minimum = 1, maximum = 10_000_000)]
     quantity: u32,
-    /// Not supported yet.
-    #[schema(value_type = Option<Vec<String>>)]
-    seats: Option<Value>,
+    /// Labels of the seats that are wanted, as many as `quantity`, for a numbered type; the first free ones are taken where
+    /// it is not given. A type without seats takes none.
+    #[schema(example = json!(["B-12", "B-13"]), min_items = 1)]
+    seats: Option<Vec<String>>,
 }
 
 impl NewBooking {
@@ -78,9 +81,7 @@ impl NewBooking {
             if !seen.insert(item.ticket_type_id) {
                 errors.push(FieldError::new(field("ticket_type_id"), "duplicate", "each ticket type once"));
             }
-            if item.seats.is_some() {
-                errors.push(FieldError::new(field("seats"), "not_supported", "seats cannot be chosen yet"));
-            }
+            errors.extend(item.seats.as_deref().and_then(|seats| seats_error(&field("seats"), item.quantity, seats)));
         }
         if self.coupon.is_some() {
             errors.push(FieldError::new("coupon", "not_supported", "there are no coupons yet"));
@@ -94,15 +95,35 @@ impl NewBooking {
 
     /// The saga's input. The payment method is sealed for its customer before it goes anywhere.
     fn input(self, customer: CustomerId, seal: &SealKeys) -> BookingInput {
-        let items = self.items.into_iter().map(|i| ReserveItem { ticket_type: i.ticket_type_id, quantity: i.quantity });
+        let item = |item: NewItem| ReserveItem {
+            ticket_type: item.ticket_type_id,
+            quantity: item.quantity,
+            seats: item.seats.unwrap_or_default(),
+        };
         BookingInput {
             event: self.event_id,
             customer,
-            items: items.collect(),
+            items: self.items.into_iter().map(item).collect(),
             expected_total: self.expected_total,
             method: self.payment_method.map(|method| seal.seal(customer, &method)),
         }
     }
+}
+
+/// What is wrong with the seats of an item; whether they exist and are free is bookings' matter.
+fn seats_error(field: &str, quantity: u32, seats: &[String]) -> Option<FieldError> {
+    if u32::try_from(seats.len()) != Ok(quantity) {
+        return Some(FieldError::new(field, "mismatch", "as many seats as tickets"));
+    }
+    let label = |seat: &String| (1..=MAX_SEAT).contains(&seat.chars().count()) && !seat.chars().any(char::is_control);
+    let mut seen = HashSet::with_capacity(seats.len());
+    seats.iter().enumerate().find_map(|(number, seat)| {
+        let field = format!("{field}[{number}]");
+        if !label(seat) {
+            return Some(FieldError::new(field, "invalid", format!("1 to {MAX_SEAT} characters")));
+        }
+        (!seen.insert(seat)).then(|| FieldError::new(field, "duplicate", "each seat once"))
+    })
 }
 
 /// Book tickets
@@ -119,9 +140,12 @@ impl NewBooking {
     ),
     request_body(content = NewBooking, example = json!({
         "event_id": "01936f0e-2222-7cc2-9a56-0242ac120005",
-        "items": [{"ticket_type_id": "01936f0e-1111-7cc2-9a56-0242ac120004", "quantity": 2}],
+        "items": [
+            {"ticket_type_id": "01936f0e-1111-7cc2-9a56-0242ac120004", "quantity": 2},
+            {"ticket_type_id": "01936f0e-1111-7cc2-9a56-0242ac120014", "quantity": 2, "seats": ["B-12", "B-13"]},
+        ],
         "payment_method": "pm_card_visa",
-        "expected_total": {"amount": 8400, "currency": "EUR"},
+        "expected_total": {"amount": 26400, "currency": "EUR"},
     })),
     responses(
         (status = 202, description = "The booking as it is now", body = BookingView, headers(
@@ -231,6 +255,38 @@ mod tests {
         let expected =
             ["items[0].quantity", "items[0].seats", "items[1].quantity", "items[1].ticket_type_id", "items[1].seats"];
         assert_eq!(found.iter().map(|f| f.0.as_str()).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn seats_are_as_many_as_tickets_and_each_once() {
+        let with = |quantity: u32, seats: Value| {
+            faults(|body| {
+                body["items"][0]["quantity"] = json!(quantity);
+                body["items"][0]["seats"] = seats;
+            })
+        };
+        for good in [json!(["A-1", "A-2"]), json!(["é".repeat(24), "x"]), Value::Null] {
+            assert_eq!(with(2, good), []);
+        }
+        for (seats, field, code) in [
+            (json!([]), "items[0].seats", "mismatch"),
+            (json!(["A-1"]), "items[0].seats", "mismatch"),
+            (json!(["A-1", "A-2", "A-3"]), "items[0].seats", "mismatch"),
+            (json!(["A-1", "A-1"]), "items[0].seats[1]", "duplicate"),
+            (json!(["A-1", ""]), "items[0].seats[1]", "invalid"),
+            (json!(["x".repeat(25), "A-1"]), "items[0].seats[0]", "invalid"),
+            (json!(["A\n1", "A-2"]), "items[0].seats[0]", "invalid"),
+        ] {
+            assert_eq!(with(2, seats), [(field.to_owned(), code.to_owned())]);
+        }
+    }
+
+    #[test]
+    fn seats_are_asked_for_as_they_are_chosen() {
+        let keys = SealKeys::parse(&SealKeys::generate()).unwrap();
+        let input = booking(|body| body["items"][0]["seats"] = json!(["A-1"])).input(CustomerId::fresh(), &keys);
+        assert_eq!(input.items[0].seats, ["A-1"]);
+        assert!(booking(|_| ()).input(CustomerId::fresh(), &keys).items[0].seats.is_empty());
     }
 
     #[test]

@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use eventicket_contracts::sagas::{Act, ActAnswer, Action, BookingStatus, BookingView, GET_BOOKING, GetBooking};
-use eventicket_contracts::{BookingId, CustomerId};
+use eventicket_contracts::{BookingId, CustomerId, codes};
 use eventicket_kit::{FieldError, Problem};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::auth::Caller;
-use crate::backend::ORCHESTRATOR;
+use crate::backend::{self, ORCHESTRATOR};
 use crate::status::Waiter;
 
 /// Longest name of a payment method.
@@ -48,12 +48,17 @@ async fn settled(app: &App, known: BookingView, mut waiter: Waiter, patience: Du
     read(app, known.id, Some(known.customer_id)).await.unwrap_or(known)
 }
 
+/// A booking after an action.
+struct Acted {
+    booking: BookingView,
+    /// A request with the same key had done it before.
+    repeated: bool,
+}
+
 /// Acts on a caller's own booking.
-async fn act(app: &App, id: BookingId, caller: Caller, action: Action, trace: String) -> Result<BookingView, Problem> {
-    let reason = match &action {
-        Action::Cancel => "the customer cancelled",
-        Action::Signal { .. } => "the customer chose a payment method",
-    };
+async fn act(app: &App, id: BookingId, caller: Caller, action: Action, trace: String) -> Result<Acted, Problem> {
+    let reason =
+        if action == Action::Cancel { "the customer cancelled" } else { "the customer chose a payment method" };
     let act = Act {
         saga: id,
         owner: Some(caller.id),
@@ -63,8 +68,9 @@ async fn act(app: &App, id: BookingId, caller: Caller, action: Action, trace: St
         trace: Some(trace),
     };
     match app.backend.act(&act).await? {
-        ActAnswer::Done { view } => view_of(view),
+        ActAnswer::Done { view, repeated } => Ok(Acted { booking: view_of(view)?, repeated }),
         ActAnswer::NotFound => Err(Problem::not_found()),
+        ActAnswer::Conflict { code, .. } if code == codes::KEY_REUSED => Err(backend::key_reused()),
         ActAnswer::Conflict { code, message } => {
             Err(Problem::new(StatusCode::CONFLICT, &code, "Not possible in its state").with_detail(message))
         }

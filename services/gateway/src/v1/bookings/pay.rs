@@ -5,24 +5,18 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use eventicket_contracts::BookingId;
-use eventicket_contracts::identity::Idempotency;
-use eventicket_contracts::sagas::{Action, BookingView, GET_SAGA, SagaDetail};
+use eventicket_contracts::sagas::{Action, BookingView, PAYMENT_METHOD, PaymentMethod};
 use eventicket_kit::Problem;
 use serde::Deserialize;
-use serde_json::json;
 use utoipa::ToSchema;
 
-use super::{act, method_errors, read, settled};
-use crate::app::{App, Shared};
+use super::{Acted, act, method_errors, settled};
+use crate::app::Shared;
 use crate::auth::Caller;
-use crate::backend::{self, ORCHESTRATOR};
 use crate::extract::{Id, KeyedBody};
 use crate::idempotency;
 use crate::prefer::Wait;
 use crate::trace::Trace;
-
-/// The signal that the booking saga waits for.
-const PAYMENT_METHOD: &str = "payment_method";
 
 /// How to pay.
 #[derive(Deserialize, ToSchema)]
@@ -35,7 +29,9 @@ pub struct NewPayment {
 
 /// Pay for a booking
 ///
-/// For a booking with the status `awaiting_payment`. With `Prefer: wait=N` the answer waits for the outcome.
+/// For a booking with the status `awaiting_payment`: none was given yet, the last one was declined (`last_decline`), or the
+/// payment under way needs something of the customer (`next_action`), which the new one replaces. After five declines, or
+/// when the hold ends, the booking has failed. With `Prefer: wait=N` the answer waits for the outcome.
 #[utoipa::path(
     post, path = "/v1/bookings/{id}/payment", tag = "bookings", operation_id = "pay_booking",
     params(
@@ -69,41 +65,19 @@ pub async fn pay(
         return Err(Problem::validation(vec![error]));
     }
     let idempotency = body.idempotency.ok_or_else(idempotency::required)?;
-    // The key is stored with what it brought, in the saga's own transaction.
-    let payload = json!({"method": app.seal.seal(caller.id, &method), "idempotency": idempotency});
-    let signal = Action::Signal { name: PAYMENT_METHOD.to_owned(), payload };
+    let method = PaymentMethod { method: app.seal.seal(caller.id, &method) };
+    let payload = serde_json::to_value(method).map_err(|_| Problem::internal())?;
+    // The key is stored with the saga, in the signal's own transaction.
+    let signal = Action::Signal { name: PAYMENT_METHOD.to_owned(), payload, idempotency: Some(idempotency) };
     let waiter = wait.duration().map(|_| app.status.wait(id));
-    let (mut booking, again) = match act(&app, id, caller, signal, trace.traceparent()).await {
-        Err(problem) if problem.status == StatusCode::CONFLICT.as_u16() => {
-            (repeated(&app, id, caller, &idempotency).await?.ok_or(problem)?, true)
-        }
-        answer => (answer?, false),
-    };
+    let Acted { mut booking, repeated } = act(&app, id, caller, signal, trace.traceparent()).await?;
     if let Some((patience, waiter)) = wait.duration().zip(waiter) {
         booking = settled(&app, booking, waiter, patience).await;
     }
     let mut response = (StatusCode::ACCEPTED, Json(booking)).into_response();
     wait.applied(response.headers_mut());
-    if again {
+    if repeated {
         idempotency::replayed(response.headers_mut());
     }
     Ok(response)
-}
-
-/// The booking, where it took this payment before; 422 where it took another one with the same key. It was found to be
-/// the caller's before this is asked.
-async fn repeated(
-    app: &App,
-    id: BookingId,
-    caller: Caller,
-    idempotency: &Idempotency,
-) -> Result<Option<BookingView>, Problem> {
-    let saga: Option<SagaDetail> = app.backend.read(ORCHESTRATOR, GET_SAGA, &id).await?;
-    let steps = saga.iter().flat_map(|s| &s.steps);
-    let mut taken = steps.filter_map(|s| Idempotency::deserialize(&s.output["idempotency"]).ok());
-    match taken.find(|t| t.key == idempotency.key) {
-        None => Ok(None),
-        Some(first) if first == *idempotency => read(app, id, Some(caller.id)).await.map(Some),
-        Some(_) => Err(backend::key_reused()),
-    }
 }

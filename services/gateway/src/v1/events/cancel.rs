@@ -1,23 +1,34 @@
 //! `POST /v1/events/{id}/cancel`.
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::response::Response;
 use eventicket_contracts::EventId;
-use eventicket_contracts::events::EventState;
+use eventicket_contracts::events::{CANCEL, Event};
 use eventicket_kit::Problem;
 
+use super::decision::decided;
 use crate::app::Shared;
 use crate::auth::Organizer;
+use crate::etag::IfMatch;
 use crate::extract::Id;
+use crate::prefer::Wait;
 
 /// Cancel an event
 ///
-/// Not supported yet for events that are on sale; drafts are deleted instead.
+/// For good, and only while no tickets are held or sold; drafts are deleted instead. Answered when bookings has decided;
+/// 202 where that takes longer, and then the event's `change` tells.
 #[utoipa::path(
     post, path = "/v1/events/{id}/cancel", tag = "events", operation_id = "cancel_event",
-    params(("id" = EventId, Path, description = "The event")),
+    params(
+        ("id" = EventId, Path, description = "The event"),
+        ("If-Match" = Option<String>, Header, description = "Only this version", example = "\"1\""),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: how many seconds to wait, at most 30; 5 where it is not sent", example = "wait=10"),
+    ),
     responses(
-        (status = 409, description = "`event_has_bookings`: it is on sale; or `not_published`"),
+        (status = 200, description = "It is cancelled", body = Event, headers(("ETag" = String, description = "Its version")), example = json!(super::example("cancelled"))),
+        (status = 202, description = "Bookings has not decided yet", body = Event, headers(("ETag" = String, description = "Its version")), example = json!(super::example_under_way("published"))),
+        (status = 409, description = "`has_bookings`: tickets are held or sold; `not_published`: it is a draft; `event_over`; or `change_pending`: bookings still decides on another change"),
+        (status = 412, description = "`version_conflict`: it was changed since it was read"),
     ),
     security(("bearer" = ["organizer", "admin"])),
 )]
@@ -25,14 +36,10 @@ pub async fn cancel(
     State(app): State<Shared>,
     Organizer(caller): Organizer,
     Id(id): Id<EventId>,
-) -> Result<StatusCode, Problem> {
-    let event = super::read(&app, id, caller.viewer()).await?;
-    let title = "Not possible in its state";
-    Err(match event.state {
-        EventState::Draft | EventState::Cancelled => Problem::new(StatusCode::CONFLICT, "not_published", title),
-        EventState::Publishing | EventState::Published => {
-            Problem::new(StatusCode::CONFLICT, "event_has_bookings", title)
-                .with_detail("an event that is on sale cannot be cancelled yet")
-        }
-    })
+    if_match: IfMatch,
+    wait: Wait,
+) -> Result<Response, Problem> {
+    let viewer = caller.viewer();
+    let event = super::turn(&app, CANCEL, id, viewer, &if_match).await?;
+    decided(&app, event, viewer, wait).await
 }

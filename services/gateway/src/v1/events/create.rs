@@ -12,11 +12,13 @@ use crate::app::Shared;
 use crate::auth::Organizer;
 use crate::backend::EVENTS;
 use crate::etag;
-use crate::extract::JsonBody;
+use crate::extract::EventBody;
 
 /// Make an event
 ///
-/// A draft, seen by its organizer only until it is published. A repeat with the same `Idempotency-Key` finds the first.
+/// A draft, seen by its organizer only until it is published. A ticket type is numbered where it has `seats`: at most
+/// 10,000 labels of 1 to 24 characters, each once in the event, in the plan's order, and as many as its `quantity`. The
+/// body has at most 512 KiB. A repeat with the same `Idempotency-Key` finds the first.
 #[utoipa::path(
     post, path = "/v1/events", tag = "events", operation_id = "create_event",
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters", example = "a1b2c3")),
@@ -33,7 +35,7 @@ use crate::extract::JsonBody;
 pub async fn create(
     State(app): State<Shared>,
     Organizer(caller): Organizer,
-    body: JsonBody<NewEvent>,
+    body: EventBody<NewEvent>,
 ) -> Result<Response, Problem> {
     let command = CreateEvent { organizer: caller.id, details: body.value.into(), idempotency: body.idempotency };
     let event: Event = app.backend.write(EVENTS, CREATE, &command).await?;

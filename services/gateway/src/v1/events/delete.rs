@@ -33,7 +33,7 @@ pub async fn delete(
     if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
     let viewer = caller.viewer();
-    let version = super::publish::meant(&app, id, viewer, &if_match).await?;
+    let version = super::meant(&app, id, viewer, &if_match).await?;
     let deleted: Option<bool> = app.backend.write(EVENTS, DELETE, &OwnEvent { id, viewer, version }).await?;
     match deleted {
         Some(_) => Ok(StatusCode::NO_CONTENT),

@@ -1,6 +1,5 @@
 //! `PATCH /v1/events/{id}`.
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 use eventicket_contracts::events::{Event, NewTicketType, UPDATE, UpdateEvent};
@@ -10,14 +9,16 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::NewEvent;
+use super::decision::decided;
 use crate::app::Shared;
 use crate::auth::Organizer;
 use crate::backend::EVENTS;
-use crate::etag::{self, IfMatch};
-use crate::extract::{Id, JsonBody, located};
+use crate::etag::IfMatch;
+use crate::extract::{EventBody, Id, located};
+use crate::prefer::Wait;
 
 /// Fields of an event that are not written.
-const READ_ONLY: [&str; 6] = ["id", "organizer_id", "state", "version", "created_at", "updated_at"];
+const READ_ONLY: [&str; 7] = ["id", "organizer_id", "state", "version", "change", "created_at", "updated_at"];
 
 /// What changes of an event; fields that are not given stay. It is read as a patch, so that this form only documents it.
 #[derive(ToSchema)]
@@ -48,26 +49,33 @@ pub struct EventPatch {
     /// Length of a hold in seconds.
     #[schema(minimum = 1, maximum = 86400)]
     hold_seconds: Option<u32>,
-    /// Most tickets for one customer: not supported yet (422).
+    /// Most tickets of the event for one customer, over all bookings.
     #[schema(minimum = 1)]
     max_per_customer: Option<u32>,
 }
 
-/// Edit a draft
+/// Edit an event
 ///
 /// A JSON merge patch (RFC 7396) of the fields of `NewEvent`: fields that are not given stay, null takes one away, and
 /// `ticket_types` is given whole, each type that stays with its `id`.
+///
+/// A draft changes at once, and so does, in every state, what is only shown: description, category, time zone and venue.
+/// The rest of an event that is or was on sale is what bookings sells, and bookings decides on the change, until the event
+/// is over: the event is shown as it was until then. Answered when it has decided; 202 where that takes longer, and then
+/// the event's `change` tells. After a refusal the event is as it was, of a new version.
 #[utoipa::path(
     patch, path = "/v1/events/{id}", tag = "events", operation_id = "edit_event",
     params(
         ("id" = EventId, Path, description = "The event"),
         ("If-Match" = String, Header, description = "The `ETag` of the version that was read", example = "\"1\""),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: how many seconds to wait, at most 30; 5 where it is not sent", example = "wait=10"),
     ),
     request_body(content = EventPatch, content_type = "application/merge-patch+json",
         description = "Any of these fields", example = json!({"title": "Midsummer Night", "venue": {"city": "Graz"}})),
     responses(
-        (status = 200, description = "The draft as it is now", body = Event, headers(("ETag" = String, description = "Its version")), example = json!(super::example("draft"))),
-        (status = 409, description = "`not_draft`: it is published already"),
+        (status = 200, description = "The event as it is now", body = Event, headers(("ETag" = String, description = "Its version")), example = json!(super::example("published"))),
+        (status = 202, description = "Bookings has not decided yet", body = Event, headers(("ETag" = String, description = "Its version")), example = json!(super::example_under_way("published"))),
+        (status = 409, description = "`below_sold`: fewer tickets than are held or sold, or another refusal of bookings, as `has_bookings`; `change_pending`: bookings still decides on another change; `event_over`: it has ended; or `event_cancelled`"),
         (status = 412, description = "`version_conflict`: it was changed since it was read"),
         (status = 428, description = "`precondition_required`: `If-Match` is missing"),
     ),
@@ -78,7 +86,8 @@ pub async fn edit(
     Organizer(caller): Organizer,
     Id(id): Id<EventId>,
     if_match: IfMatch,
-    body: JsonBody<Map<String, Value>>,
+    wait: Wait,
+    body: EventBody<Map<String, Value>>,
 ) -> Result<Response, Problem> {
     let if_match = if_match.required()?;
     let current = super::read(&app, id, caller.viewer()).await?;
@@ -88,7 +97,7 @@ pub async fn edit(
     let update = UpdateEvent { id, viewer: caller.viewer(), version, details: details.into() };
     let updated: Option<Event> = app.backend.write(EVENTS, UPDATE, &update).await?;
     let event = updated.ok_or_else(Problem::not_found)?;
-    Ok(etag::tagged(event.version, Json(&event)))
+    decided(&app, event, caller.viewer(), wait).await
 }
 
 /// The event's own fields with the patch merged in; what is not known is refused with its name.
@@ -142,7 +151,12 @@ mod tests {
         for (with, field, code) in [
             (json!({"titel": "x"}), "titel", "unknown_field"),
             (json!({"state": "published"}), "state", "unknown_field"),
-            (json!({"venue": {"town": "Graz"}}), "venue.town", "unknown_field"),
+            (json!({"change": null, "venue": {"town": "Graz"}}), "venue.town", "unknown_field"),
+            (
+                json!({"ticket_types": [{"name": "A", "price": {"amount": 1, "currency": "EUR", "vat": 2}, "quantity": 1}]}),
+                "ticket_types[0].price.vat",
+                "unknown_field",
+            ),
             (json!({"title": null}), "title", "required"),
             (json!({"ticket_types": [{"name": "A"}]}), "ticket_types[0].price", "required"),
             (json!({"starts_at": "tomorrow"}), "starts_at", "invalid"),

@@ -39,7 +39,9 @@ pub struct Filter {
 
 /// List events
 ///
-/// What is published, earliest first. Organizers see their own drafts, too, administrators everything.
+/// What is published, earliest first. Organizers see their own drafts, too, administrators everything. Labels of seats are
+/// left out, `GET /v1/events/{id}` has them. A page may have fewer items than `limit` where they are long: `next` tells
+/// whether more follow.
 #[utoipa::path(
     get, path = "/v1/events", tag = "events", operation_id = "list_events",
     params(Filter),

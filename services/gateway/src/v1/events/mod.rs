@@ -1,17 +1,19 @@
-//! Events: made and edited as drafts, then published.
+//! Events: made as drafts, then published. What is sold of them is decided by bookings, which [`decision`] waits for.
 
 pub mod availability;
 pub mod cancel;
 pub mod create;
+mod decision;
 pub mod delete;
 pub mod edit;
 pub mod list;
 pub mod publish;
 pub mod show;
+pub mod stop;
 
 use eventicket_contracts::EventId;
 use eventicket_contracts::Timestamp;
-use eventicket_contracts::events::{Event, EventDetails, GET, GetEvent, NewTicketType, Venue, Viewer};
+use eventicket_contracts::events::{Event, EventDetails, GET, GetEvent, NewTicketType, OwnEvent, Venue, Viewer};
 use eventicket_kit::Problem;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -19,6 +21,7 @@ use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::backend::EVENTS;
+use crate::etag::IfMatch;
 
 /// What an organizer writes of an event.
 #[derive(Deserialize, ToSchema)]
@@ -49,7 +52,7 @@ pub struct NewEvent {
     /// Length of a hold in seconds; 600 where none.
     #[schema(minimum = 1, maximum = 86400)]
     hold_seconds: Option<u32>,
-    /// Most tickets for one customer: not supported yet (422).
+    /// Most tickets of the event for one customer, over all bookings; no limit where none.
     #[schema(minimum = 1)]
     max_per_customer: Option<u32>,
 }
@@ -78,6 +81,23 @@ async fn read(app: &App, id: EventId, viewer: Viewer) -> Result<Event, Problem> 
     event.ok_or_else(Problem::not_found)
 }
 
+/// The version that a request is about, where it names one.
+async fn meant(app: &App, id: EventId, viewer: Viewer, if_match: &IfMatch) -> Result<Option<i64>, Problem> {
+    if matches!(if_match, IfMatch::Absent | IfMatch::Any) {
+        return Ok(None);
+    }
+    let current = read(app, id, viewer).await?;
+    if_match.check(current.version)?;
+    Ok(Some(current.version))
+}
+
+/// Asks the events service to put an event on sale or off; the event as it then is.
+async fn turn(app: &App, name: &str, id: EventId, viewer: Viewer, if_match: &IfMatch) -> Result<Event, Problem> {
+    let version = meant(app, id, viewer, if_match).await?;
+    let turned: Option<Event> = app.backend.write(EVENTS, name, &OwnEvent { id, viewer, version }).await?;
+    turned.ok_or_else(Problem::not_found)
+}
+
 /// A body for the documentation.
 fn example_body() -> Value {
     json!({
@@ -88,7 +108,11 @@ fn example_body() -> Value {
         "ends_at": "2027-06-20T21:00:00Z",
         "timezone": "Europe/Vienna",
         "venue": {"name": "Arena", "city": "Vienna", "country": "AT"},
-        "ticket_types": [{"name": "Standing", "price": {"amount": 4200, "currency": "EUR"}, "quantity": 500, "max_per_order": 8}],
+        "ticket_types": [
+            {"name": "Standing", "price": {"amount": 4200, "currency": "EUR"}, "quantity": 500, "max_per_order": 8},
+            {"name": "Box", "price": {"amount": 9000, "currency": "EUR"}, "quantity": 3, "seats": ["L-1", "L-2", "L-3"]},
+        ],
+        "max_per_customer": 10,
     })
 }
 
@@ -104,5 +128,14 @@ fn example(state: &str) -> Value {
     event["starts_at"] = json!("2027-06-20T18:00:00.000Z");
     event["ends_at"] = json!("2027-06-20T21:00:00.000Z");
     event["ticket_types"][0]["id"] = json!("01936f0e-1111-7cc2-9a56-0242ac120004");
+    event["ticket_types"][1]["id"] = json!("01936f0e-1111-7cc2-9a56-0242ac120014");
+    event
+}
+
+/// The same with a change that bookings has not decided yet.
+fn example_under_way(state: &str) -> Value {
+    let mut event = example(state);
+    event["version"] = json!(4);
+    event["change"] = json!({"version": 4});
     event
 }

@@ -15,7 +15,8 @@ use crate::extract::Id;
 
 /// Show an event
 ///
-/// Drafts are seen by their organizer and by administrators.
+/// Drafts are seen by their organizer and by administrators; so is `change`, which tells of a change of what is sold while
+/// bookings decides on it, and why the last one was refused.
 #[utoipa::path(
     get, path = "/v1/events/{id}", tag = "events", operation_id = "show_event",
     params(

@@ -2,29 +2,24 @@
 
 use axum::Json;
 use axum::extract::State;
-use eventicket_contracts::sagas::{LIST_SAGAS, ListSagas, Page, SagaSummary};
+use eventicket_contracts::sagas::{LIST_SAGAS, Page, SagaSummary};
 use eventicket_contracts::{CustomerId, EventId, SagaId, Timestamp};
-use eventicket_kit::{FieldError, Problem};
+use eventicket_kit::Problem;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use super::filter::Filter;
 use crate::app::Shared;
 use crate::auth::Operator;
 use crate::backend::ORCHESTRATOR;
 use crate::extract::Query;
 use crate::paging::{self, Before, Listed};
 
-/// Longest name of a kind or step.
-const MAX_NAME: usize = 64;
-/// What `state` may be.
-const STATES: [&str; 9] =
-    ["running", "waiting", "held", "paused", "compensating", "completed", "compensated", "abandoned", "attention"];
-
 /// Which sagas.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct Filter {
+pub struct Params {
     /// `running`, `waiting`, `held`, `paused`, `compensating`, `completed`, `compensated`, `abandoned`, or `attention`
     /// for those that somebody should look at.
     #[param(example = "running")]
@@ -43,6 +38,9 @@ pub struct Filter {
     from: Option<Timestamp>,
     /// Started before.
     to: Option<Timestamp>,
+    /// A whole idempotency key, or else how an id begins.
+    #[param(min_length = 1, max_length = 255, example = "01936f0e")]
+    q: Option<String>,
     /// Items of the page.
     #[param(minimum = 1, maximum = 100, default = 20, example = 20)]
     limit: Option<u32>,
@@ -51,27 +49,12 @@ pub struct Filter {
     cursor: Option<String>,
 }
 
-impl Filter {
-    fn check(&self) -> Result<(), Problem> {
-        let mut errors = Vec::new();
-        if self.state.as_deref().is_some_and(|s| !STATES.contains(&s)) {
-            errors.push(FieldError::new("state", "invalid", format!("one of {}", STATES.join(", "))));
-        }
-        for (name, value) in [("kind", &self.kind), ("step", &self.step)] {
-            if value.as_ref().is_some_and(|v| v.len() > MAX_NAME) {
-                errors.push(FieldError::new(name, "out_of_range", format!("at most {MAX_NAME} characters")));
-            }
-        }
-        if errors.is_empty() { Ok(()) } else { Err(Problem::validation(errors)) }
-    }
-}
-
 /// List sagas
 ///
 /// Newest first.
 #[utoipa::path(
     get, path = "/v1/sagas", tag = "sagas", operation_id = "list_sagas",
-    params(Filter),
+    params(Params),
     responses((status = 200, description = "A page of sagas", body = Listed<SagaSummary>,
         example = json!({"items": [super::example()], "next": null}))),
     security(("bearer" = ["operator", "admin"])),
@@ -79,20 +62,16 @@ impl Filter {
 pub async fn list(
     State(app): State<Shared>,
     _: Operator,
-    Query(filter): Query<Filter>,
+    Query(params): Query<Params>,
 ) -> Result<Json<Listed<SagaSummary>>, Problem> {
-    filter.check()?;
-    let query = ListSagas {
-        limit: paging::limit(filter.limit)?,
-        before: paging::cursor::<Before>(filter.cursor.as_deref())?.map(|c| SagaId(c.before)),
-        state: filter.state,
-        kind: filter.kind,
-        step: filter.step,
-        event: filter.event,
-        user: filter.user,
-        from: filter.from,
-        to: filter.to,
-    };
+    let Params { state, kind, step, event, user, from, to, q, limit, cursor } = params;
+    let filter = Filter { state, kind, step, event, user, from, to, q };
+    let errors = filter.errors("");
+    if !errors.is_empty() {
+        return Err(Problem::validation(errors));
+    }
+    let before = paging::cursor::<Before>(cursor.as_deref())?.map(|c| SagaId(c.before));
+    let query = filter.page(paging::limit(limit)?, before);
     let page: Page<SagaSummary> = app.backend.read(ORCHESTRATOR, LIST_SAGAS, &query).await?;
     Ok(Json(Listed::new(page.items, page.next.map(|before| Before { before }))))
 }

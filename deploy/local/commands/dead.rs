@@ -1,0 +1,198 @@
+//! `eventicket dead`: messages that could not be handled, and sending them again.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use eventicket_contracts::SagaId;
+use eventicket_contracts::sagas::{
+    DEAD_LETTER, DEAD_LETTERS, DeadLetter, DeadLetterDetail, DeadLetterPage, ListDeadLetters, REPLAY, ReplayDeadLetter,
+    Replayed,
+};
+use eventicket_nats::{Nats, QueryFailure};
+use serde_json::json;
+
+use super::reach::{ORCHESTRATOR, actor, connect, ended};
+use super::saga::clip;
+use crate::output;
+
+/// Most letters of one answer.
+const PAGE: u32 = 100;
+/// Columns of a line.
+const WIDTH: usize = 140;
+
+/// Look at dead letters and send them again
+///
+/// Exit code: 0 all is done, 1 one is not there or was not sent, 2 the platform cannot be reached.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// List dead letters, the oldest first
+    Ls {
+        /// By service; `orchestrator` for replies
+        #[arg(long)]
+        service: Option<String>,
+        /// By action
+        #[arg(long)]
+        action: Option<String>,
+        /// Most letters
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a dead letter with its content
+    Show {
+        /// Its number
+        id: u64,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send dead letters again, on the subjects that they came on, and take them off the list
+    Replay {
+        /// Their numbers
+        #[arg(required = true)]
+        ids: Vec<u64>,
+        /// Why; stands in the history of their sagas
+        #[arg(long)]
+        reason: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Asks the running platform and prints the answer.
+///
+/// # Errors
+/// None: what cannot be reached is printed.
+pub async fn run(args: Args, home: &Path) -> anyhow::Result<ExitCode> {
+    ended(carry_out(args.command, home).await)
+}
+
+async fn carry_out(command: Command, home: &Path) -> anyhow::Result<ExitCode> {
+    let nats = connect(home, "eventicket-dead").await?;
+    match command {
+        Command::Ls { service, action, limit, json } => {
+            let letters = list(&nats, ListDeadLetters { service, action, ..ListDeadLetters::default() }, limit).await?;
+            output::line(&if json { serde_json::to_string_pretty(&letters)? } else { table(&letters) });
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Show { id, json } => {
+            let letter: Option<DeadLetterDetail> = nats.query(ORCHESTRATOR, DEAD_LETTER, &id).await.context("dead")?;
+            let Some(letter) = letter else {
+                output::line(&format!("there is no dead letter {id}"));
+                return Ok(ExitCode::FAILURE);
+            };
+            output::line(&if json { serde_json::to_string_pretty(&letter)? } else { shown(&letter) });
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Replay { ids, reason, json } => replay(&nats, ids, &reason, json).await,
+    }
+}
+
+async fn list(nats: &Nats, mut query: ListDeadLetters, limit: u32) -> anyhow::Result<Vec<DeadLetter>> {
+    let (most, mut letters) = (limit as usize, Vec::new());
+    while letters.len() < most {
+        query.limit = u32::try_from(most - letters.len()).unwrap_or(PAGE).min(PAGE);
+        let page: DeadLetterPage = nats.query(ORCHESTRATOR, DEAD_LETTERS, &query).await.context("dead letters")?;
+        letters.extend(page.items);
+        query.after = page.next;
+        if query.after.is_none() {
+            break;
+        }
+    }
+    Ok(letters)
+}
+
+async fn replay(nats: &Nats, ids: Vec<u64>, reason: &str, json: bool) -> anyhow::Result<ExitCode> {
+    let (mut all_sent, mut told) = (true, Vec::new());
+    for id in ids {
+        let query = ReplayDeadLetter { id, actor: actor(), reason: reason.to_owned() };
+        let (outcome, text) = match nats.query::<Option<Replayed>>(ORCHESTRATOR, REPLAY, &query).await {
+            Ok(Some(sent)) => {
+                let sagas = sent.sagas.iter().map(SagaId::to_string).collect::<Vec<_>>().join(", ");
+                ("sent", format!("{id}  sent again on {}  {sagas}", sent.subject))
+            }
+            Ok(None) => ("not_found", format!("there is no dead letter {id}")),
+            Err(QueryFailure::Refused(refused)) => ("refused", format!("{id}  {}", refused.message)),
+            Err(failure) => return Err(failure).context("replay"),
+        };
+        all_sent &= outcome == "sent";
+        if json {
+            told.push(json!({ "id": id, "outcome": outcome }));
+        } else {
+            output::line(text.trim_end());
+        }
+    }
+    if json {
+        output::line(&serde_json::to_string_pretty(&told)?);
+    }
+    Ok(if all_sent { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn table(letters: &[DeadLetter]) -> String {
+    if letters.is_empty() {
+        return "no dead letter".to_owned();
+    }
+    let mut lines =
+        vec![format!("{:<16}  {:<13}  {:<10}  {:<19}  {:<36}  REASON", "ID", "SERVICE", "ACTION", "SINCE", "SAGA")];
+    for letter in letters {
+        let since: String = letter.last_delivery.to_string().chars().take(19).collect();
+        let saga = match letter.sagas[..] {
+            [] => "-".to_owned(),
+            [saga] => saga.to_string(),
+            [..] => format!("{} sagas", letter.sagas.len()),
+        };
+        let DeadLetter { id, service, action, reason, .. } = letter;
+        lines.push(clip(&format!("{id:<16}  {service:<13}  {action:<10}  {since}  {saga:<36}  {reason}"), WIDTH));
+    }
+    lines.join("\n")
+}
+
+fn shown(letter: &DeadLetterDetail) -> String {
+    let DeadLetterDetail { letter, payload } = letter;
+    let mut lines = vec![
+        format!("letter     {}  ({} {})", letter.id, letter.service, letter.action),
+        format!("reason     {}", letter.reason),
+        format!("came on    {}", letter.subject),
+        format!("delivered  {} time(s), from {} to {}", letter.deliveries, letter.first_delivery, letter.last_delivery),
+    ];
+    lines.extend(letter.sagas.iter().map(|saga| format!("saga       {saga}")));
+    lines.push(format!("\n{payload}"));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use eventicket_contracts::Timestamp;
+
+    #[test]
+    fn a_table_tells_whom_a_letter_is_about() {
+        let letter = |sagas: Vec<SagaId>| DeadLetter {
+            id: 1_799_746_200_000_001,
+            service: "bookings".into(),
+            action: "confirm".into(),
+            reason: "panicked: ".to_owned() + &"x".repeat(100),
+            subject: "cmd.bookings.confirm.0".into(),
+            sagas,
+            first_delivery: Timestamp(0),
+            last_delivery: Timestamp(1_795_514_400_123),
+            deliveries: 1,
+        };
+        let saga = SagaId::fresh();
+        let table = table(&[letter(vec![]), letter(vec![saga]), letter(vec![saga, SagaId::fresh()])]);
+        let lines: Vec<&str> = table.lines().collect();
+        let about = |line: &str| line.chars().skip(66).take(36).collect::<String>().trim_end().to_owned();
+        assert_eq!(lines.iter().map(|l| about(l)).collect::<Vec<_>>(), ["SAGA", "-", &saga.to_string(), "2 sagas"]);
+        assert!(lines.iter().all(|line| line.chars().count() <= WIDTH), "{table}");
+    }
+}

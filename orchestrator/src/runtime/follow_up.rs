@@ -1,0 +1,83 @@
+//! After the commit: effects leave, askers are answered, replies are acknowledged.
+
+use std::sync::Arc;
+
+use async_nats::Subject;
+use bytes::Bytes;
+use eventicket_contracts::sagas::{ActAnswer, StartAnswer};
+use eventicket_nats::dead_item;
+use eventicket_saga::Input;
+
+use super::intake::{REPLY_LETTERS, Unacked, Work};
+use super::results::Turn;
+use super::turn::view;
+use super::work::{addressed, saga_of};
+use super::{Replica, dispatch};
+
+impl Replica {
+    pub(super) async fn follow_up(&mut self, turn: Turn) {
+        let Turn { stored, answers, existing, settled, starts, dead, sends, changes, ended, .. } = turn;
+        if let Err(error) = self.breakers.record(&self.config.pool, &changes.calls, self.config.clock.now()).await {
+            tracing::warn!(%error, "a breaker was not stored");
+        }
+        let nats = self.config.nats.clone();
+        let mut told: Vec<(Subject, Bytes)> = stored.iter().filter_map(|work| self.answer_to(work, false)).collect();
+        // A repeat is told what the first one brought.
+        told.extend(settled.iter().filter_map(|work| self.answer_to(work, true)));
+        told.extend(answers.iter().filter_map(|(work, answer)| addressed(work, answer)));
+        told.extend(starts.iter().filter_map(|(work, answer)| addressed(work, answer)));
+        let unacked = |work: Work| if let Work::Reply(_, unacked) = work { Some(unacked) } else { None };
+        let handled: Vec<Arc<Unacked>> = stored.into_iter().chain(settled).filter_map(unacked).collect();
+        if !(told.is_empty() && sends.is_empty() && handled.is_empty()) {
+            let permit = self.publishers.clone().acquire_owned().await;
+            let (nats, feedback) = (nats.clone(), self.intake.poke.clone());
+            tokio::spawn(async move {
+                for (to, payload) in told {
+                    if let Err(error) = nats.publisher().publish(to, payload).await {
+                        tracing::debug!(%error, "an answer was lost");
+                    }
+                }
+                let again = if sends.is_empty() { Vec::new() } else { dispatch::publish(&nats, sends).await };
+                for unacked in handled {
+                    unacked.handled().await;
+                }
+                // Before it waits for room among the inputs: the loop that makes room waits for this permit.
+                drop(permit);
+                for work in again {
+                    if feedback.send(work).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        for id in ended {
+            self.rows.remove(&id);
+        }
+        for work in existing {
+            self.answer_existing(work).await;
+        }
+        for (reply, unacked, reason) in dead {
+            tracing::error!(key = %reply.key, reason, "a reply was dead-lettered");
+            let (service, action) = REPLY_LETTERS;
+            match dead_item(&nats, service, action, unacked.message(), &reply, &reason).await {
+                Ok(()) => {
+                    unacked.handled().await;
+                    // A saga that still runs is marked for an operator; one that is unknown or has ended is not.
+                    self.again.push(Work::Poke(reply.key.saga, Input::Mark { step: reply.key.step, reason }));
+                }
+                Err(error) => tracing::warn!(%error, "a dead letter was not stored; the message comes again"),
+            }
+        }
+    }
+
+    /// The answer to an input that was stored, with its address.
+    fn answer_to(&self, work: &Work, repeated: bool) -> Option<(Subject, Bytes)> {
+        let row = self.rows.get(&saga_of(work)?)?;
+        let view = || view(&self.config.catalogue, row);
+        match work {
+            Work::Start(..) => addressed(work, &StartAnswer::Started { id: row.id, created: true, view: view() }),
+            Work::Act(..) => addressed(work, &ActAnswer::Done { view: view(), repeated }),
+            _ => None,
+        }
+    }
+}

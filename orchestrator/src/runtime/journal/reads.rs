@@ -1,0 +1,188 @@
+//! Sagas are read: by id, by key, in lists, and those that a replica looks after.
+
+use eventicket_contracts::sagas::ListSagas;
+use eventicket_contracts::{CustomerId, SagaId, Timestamp};
+use eventicket_saga::Entry;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::{COLUMNS, readable};
+use crate::runtime::row::Row;
+
+/// Reads sagas by id.
+pub async fn load(pool: &PgPool, ids: &[SagaId]) -> Result<Vec<Row>, sqlx::Error> {
+    let ids: Vec<Uuid> = ids.iter().map(|i| i.0).collect();
+    let sql = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM sagas WHERE id = ANY($1)"));
+    Ok(readable(sqlx::query(sql).bind(ids).fetch_all(pool).await?))
+}
+
+/// Finds the saga that an owner started with a key.
+pub async fn by_key(pool: &PgPool, owner: CustomerId, key: &str) -> Result<Option<Row>, sqlx::Error> {
+    let sql = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM sagas WHERE owner = $1 AND idempotency_key = $2"));
+    let row = sqlx::query(sql).bind(owner.0).bind(key).fetch_optional(pool).await?;
+    Ok(row.and_then(|r| readable(vec![r]).pop()))
+}
+
+/// The row's version, to learn what became of a commit without an answer.
+pub async fn version(pool: &PgPool, id: SagaId) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar("SELECT version FROM sagas WHERE id = $1").bind(id.0).fetch_optional(pool).await
+}
+
+/// A customer's sagas of one definition, newest first.
+pub async fn of_owner(
+    pool: &PgPool,
+    owner: CustomerId,
+    definition: &str,
+    limit: u32,
+    before: Option<SagaId>,
+) -> Result<Vec<Row>, sqlx::Error> {
+    let sql = sqlx::AssertSqlSafe(format!(
+        "SELECT {COLUMNS} FROM sagas WHERE owner = $1 AND definition = $2 AND ($3::uuid IS NULL OR id < $3)
+         ORDER BY id DESC LIMIT $4"
+    ));
+    let rows = sqlx::query(sql)
+        .bind(owner.0)
+        .bind(definition)
+        .bind(before.map(|b| b.0))
+        .bind(i64::from(limit))
+        .fetch_all(pool)
+        .await?;
+    Ok(readable(rows))
+}
+
+/// Sagas by filter, newest first.
+pub async fn list(pool: &PgPool, filter: &ListSagas) -> Result<Vec<Row>, sqlx::Error> {
+    let Some(sought) = seek(pool, filter.q.as_deref()).await? else { return Ok(Vec::new()) };
+    // What has an index is said in the text where it is asked for, so that the plan can take it.
+    let event = if filter.event.is_some() { "event = $4" } else { "$4::uuid IS NULL" };
+    let owner = if filter.user.is_some() { "owner = $5" } else { "$5::uuid IS NULL" };
+    let some = match filter.state.as_deref() {
+        Some("attention") => "attention",
+        Some("running" | "waiting" | "held" | "paused" | "compensating") => "NOT ended",
+        _ => "true",
+    };
+    let sql = sqlx::AssertSqlSafe(format!(
+        "SELECT {COLUMNS} FROM sagas
+         WHERE {some} AND ($1::text IS NULL OR state = $1) AND ($2::text IS NULL OR definition = $2)
+           AND ($3::text IS NULL OR step = $3) AND {event} AND {owner} AND id < $8 AND {}
+           AND ($6::bigint IS NULL OR started_at >= $6) AND ($7::bigint IS NULL OR started_at < $7)
+         ORDER BY id DESC LIMIT $9",
+        sought.condition
+    ));
+    let rows = sqlx::query(sql)
+        .bind(filter.state.as_deref().filter(|state| *state != "attention"))
+        .bind(filter.kind.as_deref())
+        .bind(filter.step.as_deref())
+        .bind(filter.event.map(|e| e.0))
+        .bind(filter.user.map(|u| u.0))
+        .bind(filter.from.map(Timestamp::millis))
+        .bind(filter.to.map(Timestamp::millis))
+        // Above all ids, so that it bounds the index in any case.
+        .bind(filter.before.map_or(Uuid::max(), |b| b.0))
+        .bind(i64::from(filter.limit))
+        .bind(sought.ids)
+        .fetch_all(pool)
+        .await?;
+    Ok(readable(rows))
+}
+
+/// What a search text has found: a condition, and the ids of its parameter.
+struct Sought {
+    condition: &'static str,
+    ids: Vec<Uuid>,
+}
+
+/// A search text is a whole idempotency key, or else how an id begins; `None` where it is neither.
+async fn seek(pool: &PgPool, text: Option<&str>) -> Result<Option<Sought>, sqlx::Error> {
+    let Some(text) = text else {
+        return Ok(Some(Sought { condition: "$10::uuid[] IS NOT NULL", ids: Vec::new() }));
+    };
+    let by_key = "SELECT id FROM sagas WHERE idempotency_key = $1 ORDER BY id DESC LIMIT 1000";
+    let ids: Vec<Uuid> = sqlx::query_scalar(by_key).bind(text).fetch_all(pool).await?;
+    if !ids.is_empty() {
+        return Ok(Some(Sought { condition: "id = ANY($10::uuid[])", ids }));
+    }
+    let between = "id BETWEEN ($10::uuid[])[1] AND ($10::uuid[])[2]";
+    Ok(ids_from(text).map(|(first, last)| Sought { condition: between, ids: vec![first, last] }))
+}
+
+/// The first and the last id that begin with these hexadecimal digits, which may be grouped by hyphens.
+fn ids_from(text: &str) -> Option<(Uuid, Uuid)> {
+    let digits: String = text.chars().filter(|c| *c != '-').collect();
+    if !(1..=32).contains(&digits.len()) || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    let filled = |with: char| {
+        let all: String = digits.chars().chain(std::iter::repeat(with)).take(32).collect();
+        Uuid::try_parse(&all).ok()
+    };
+    filled('0').zip(filled('f'))
+}
+
+/// A saga's history, oldest first.
+pub async fn history(pool: &PgPool, id: SagaId) -> Result<Option<Vec<Entry>>, sqlx::Error> {
+    let text: Option<String> =
+        sqlx::query_scalar("SELECT history FROM sagas WHERE id = $1").bind(id.0).fetch_optional(pool).await?;
+    Ok(text.map(|t| t.lines().filter_map(|l| serde_json::from_str(l).ok()).collect()))
+}
+
+/// Unfinished sagas whose dispatcher is not among the living, oldest first.
+pub async fn orphans(
+    pool: &PgPool,
+    living: &[Uuid],
+    after: Option<SagaId>,
+    limit: i64,
+) -> Result<Vec<SagaId>, sqlx::Error> {
+    let ids: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT id FROM sagas WHERE NOT ended AND NOT dispatcher = ANY($1) AND ($2::uuid IS NULL OR id > $2)
+         ORDER BY id LIMIT $3",
+    )
+    .bind(living)
+    .bind(after.map(|a| a.0))
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    Ok(ids.into_iter().map(SagaId).collect())
+}
+
+/// A page of this replica's own unfinished sagas.
+pub async fn own(pool: &PgPool, name: Uuid, after: Option<SagaId>, limit: i64) -> Result<Vec<SagaId>, sqlx::Error> {
+    let ids: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT id FROM sagas WHERE NOT ended AND dispatcher = $1 AND ($2::uuid IS NULL OR id > $2)
+         ORDER BY id LIMIT $3",
+    )
+    .bind(name)
+    .bind(after.map(|a| a.0))
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    Ok(ids.into_iter().map(SagaId).collect())
+}
+
+/// All sagas that started before `until`, in pages by id, for the audit.
+pub async fn page(pool: &PgPool, until: Timestamp, after: Option<SagaId>, limit: i64) -> Result<Vec<Row>, sqlx::Error> {
+    let sql = sqlx::AssertSqlSafe(format!(
+        "SELECT {COLUMNS} FROM sagas WHERE started_at <= $1 AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3"
+    ));
+    let rows = sqlx::query(sql).bind(until.millis()).bind(after.map(|a| a.0)).bind(limit).fetch_all(pool).await?;
+    Ok(readable(rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_stand_for_all_ids_that_begin_with_them() {
+        let id = Uuid::now_v7();
+        let (hyphens, plain) = (id.to_string(), id.simple().to_string());
+        for text in [&hyphens, &plain, &hyphens[..9], &plain[..1], &hyphens.to_uppercase()] {
+            let (first, last) = ids_from(text).unwrap();
+            assert!(first <= id && id <= last, "{text}");
+        }
+        assert_eq!(ids_from(&hyphens), Some((id, id)));
+        for none in ["", "-", "key-1", &format!("{plain}0")] {
+            assert_eq!(ids_from(none), None, "{none}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What one input does to its saga, before anything is stored.
+
+use std::time::Duration;
+
+use eventicket_contracts::sagas::{ActAnswer, StartAnswer};
+use eventicket_contracts::{SagaId, Timestamp};
+use eventicket_saga::Input;
+use rand::Rng as _;
+
+use super::intake::Work;
+use super::results::Turn;
+use super::turn::{Fate, World, feed, guarded};
+use super::work::{input_of, not_yours, saga_of};
+use super::{Replica, row};
+
+/// When a saga is looked at again whose timer cannot be handled: a defect, which must not keep the replica busy.
+const POISON_PAUSE: Duration = Duration::from_secs(60);
+
+impl Replica {
+    /// Feeds one input; notes what must happen after the commit.
+    pub(super) fn take(&mut self, work: Work, turn: &mut Turn) {
+        if let Work::Start(..) = work {
+            return self.start(work, turn);
+        }
+        let Some((saga, input)) = input_of(&work) else { return };
+        if let Some(refusal) = not_yours(&work, self.rows.get(&saga)) {
+            turn.answers.push((work, refusal));
+            return;
+        }
+        let probe = if let Work::Probe(saga, service) = &work { Some((*saga, service.clone())) } else { None };
+        let fate = match self.feed(saga, input, probe, turn) {
+            Ok(fate) => fate,
+            Err(reason) => return self.poison(work, &reason, turn),
+        };
+        match fate {
+            Fate::Applied => turn.applied.entry(saga).or_default().push(work),
+            // An adopted saga changes hands even where nothing is sent again.
+            Fate::Repeated if matches!(work, Work::Adopt(_)) => {
+                turn.changes.changed.insert(saga);
+                turn.applied.entry(saga).or_default().push(work);
+            }
+            Fate::Repeated => {
+                self.look_after(saga, &work);
+                turn.settled.push(work);
+            }
+            // Another replica may have changed the row since it was read: only a fresh look refuses for good (6.10).
+            Fate::Illegal(_) | Fate::Unknown if !self.fresh.contains(&saga) => {
+                if !turn.changes.changed.contains(&saga) {
+                    self.rows.remove(&saga);
+                }
+                self.again.push(work);
+            }
+            fate => turn.refused(work, fate),
+        }
+    }
+
+    /// One transition; the error is a panic's text.
+    pub(super) fn feed(
+        &mut self,
+        saga: SagaId,
+        input: Input,
+        probe: Option<(SagaId, String)>,
+        turn: &mut Turn,
+    ) -> Result<Fate, String> {
+        let world = World {
+            catalogue: &self.config.catalogue,
+            now: self.config.clock.now(),
+            noise: rand::rng().next_u64(),
+            shut: &self.shut,
+            probe,
+        };
+        let fed = guarded(|| feed(&world, &mut self.rows, saga, input, &mut turn.changes));
+        if fed.is_err() {
+            // It may be half changed: it is read again, and so are the inputs that it had taken in this turn.
+            self.rows.remove(&saga);
+        }
+        fed
+    }
+
+    /// An input that breaks its turn all by itself: it is dead-lettered, refused or dropped, and the others proceed (6.9).
+    pub(super) fn poison(&mut self, work: Work, reason: &str, turn: &mut Turn) {
+        tracing::error!(saga = ?saga_of(&work), reason, "an input cannot be handled");
+        let message = "it cannot be carried out".to_owned();
+        match work {
+            Work::Reply(reply, unacked) => turn.dead.push((reply, unacked, reason.to_owned())),
+            Work::Act(..) => turn.answers.push((work, ActAnswer::Conflict { code: "conflict".into(), message })),
+            Work::Start(..) => {
+                turn.starts.push((work, StartAnswer::Refused { code: "invalid_input".into(), message }));
+            }
+            Work::Poke(saga, _) | Work::Adopt(saga) | Work::Probe(saga, _) => {
+                self.timers.set(saga, Some(self.config.clock.now().plus(POISON_PAUSE)));
+            }
+        }
+    }
+
+    /// An input that was meant to wake a saga found nothing to do: what is kept of the saga in memory is set anew.
+    fn look_after(&mut self, saga: SagaId, work: &Work) {
+        if !matches!(work, Work::Probe(..) | Work::Poke(_, Input::Released { .. } | Input::Timer)) {
+            return;
+        }
+        let row = self.rows.get(&saga);
+        let known =
+            row.and_then(|r| self.config.catalogue.registry.get(&r.saga.definition, r.saga.version).map(|d| (r, d)));
+        let (held, due) = known.map_or_else(Default::default, |(r, d)| (row::held(&r.saga, d), r.saga.next_due(d)));
+        self.held.set(saga, held);
+        self.timers.set(saga, due.map(Timestamp));
+    }
+}

@@ -1,0 +1,84 @@
+//! Back-pressure: what is full holds up only those that call it.
+
+use eventicket_contracts::SagaId;
+use eventicket_contracts::sagas::{ActAnswer, StartAnswer};
+use eventicket_orchestrator::runtime::admission::Bound;
+use eventicket_saga::{State, Status};
+use serde_json::json;
+
+use crate::bench::Bench;
+
+/// Starts are refused from 6 commands in flight on, steps wait from 7 on.
+const BOUND: Bound = Bound(8);
+const STORE: usize = 1;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_12_a_full_service_refuses_only_starts_that_surely_call_it() {
+    let bench = Bench::new().await;
+    let (_desk, replica) = (bench.desk(), bench.bounded_replica(&[1], BOUND).await);
+    let mut stuck = Vec::new(); // nobody is at the vault yet
+    let busy = loop {
+        match bench.ask(bench.asking("deposit", json!({}))).await {
+            StartAnswer::Started { id, .. } => stuck.push(id),
+            refused => break refused,
+        }
+    };
+    assert!(matches!(busy, StartAnswer::Busy { .. }) && stuck.len() == 6, "{busy:?} after {}", stuck.len());
+
+    let free = bench.started_as("deposit", json!({"store": false})).await;
+    let later = bench.started_as("deposit", json!({"wait": true})).await;
+    bench.completed(&[free]).await;
+    bench.until(&[later], |row| row.saga.state() == State::Waiting).await;
+
+    let _vault = bench.vault();
+    bench.completed(&stuck).await;
+    let again = bench.started_as("deposit", json!({})).await;
+    bench.completed(&[again]).await;
+    bench.end(vec![replica]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_12_the_excess_waits_in_the_journal_and_a_share_is_kept_for_undos() {
+    let bench = Bench::new().await;
+    let (_desk, replica) = (bench.desk(), bench.bounded_replica(&[1], BOUND).await);
+    let mut sagas: Vec<SagaId> = Vec::new();
+    for _ in 0..10 {
+        sagas.push(bench.started_as("deposit", json!({"wait": true})).await);
+    }
+    bench.until(&sagas, |row| row.saga.state() == State::Waiting).await;
+    for saga in &sagas {
+        assert!(matches!(bench.signal(*saga).await, ActAnswer::Done { .. }));
+    }
+    let (sent, excess) = sagas.split_at(7);
+    bench.until(excess, |row| row.saga.steps[STORE].status == Status::Held).await;
+    for saga in excess {
+        assert_eq!(bench.row(*saga).await.saga.steps[STORE].attempts, 0, "no attempt is spent");
+    }
+    // What was sent is undone, though no step may begin.
+    let cancelled = bench.act(sent[0], eventicket_contracts::sagas::Action::Cancel).await;
+    assert!(matches!(cancelled, ActAnswer::Done { .. }));
+    bench.until(&sent[..1], |row| row.saga.steps[STORE].undo_attempts == 1).await;
+
+    let _vault = bench.vault();
+    bench.completed(&sagas[1..]).await;
+    bench.until(&sent[..1], |row| row.saga.ended()).await;
+    bench.end(vec![replica]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_12_a_refused_publish_is_no_attempt() {
+    let bench = Bench::new().await;
+    let replica = bench.replica(&[1]).await;
+    let saga = bench.started(json!({})).await; // the desk has no stream yet
+    let refusals = |entries: &[eventicket_contracts::sagas::HistoryEntry]| {
+        entries.iter().filter(|entry| entry.what == "refused").count()
+    };
+    while refusals(&bench.history(saga).await) < 3 {
+        tokio::task::yield_now().await;
+    }
+    let _desk = bench.desk();
+    bench.completed(&[saga]).await;
+    assert_eq!(bench.row(saga).await.saga.steps[0].attempts, 1);
+    assert_eq!(bench.desk.effects.lock().unwrap().len(), 2, "OPEN and SEAL");
+    bench.end(vec![replica]).await;
+}

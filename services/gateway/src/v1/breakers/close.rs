@@ -1,0 +1,35 @@
+//! `POST /v1/breakers/{service}/close`.
+
+use axum::Json;
+use axum::extract::State;
+use eventicket_contracts::sagas::{BreakerMode, BreakerView};
+use eventicket_kit::Problem;
+
+use super::set;
+use crate::app::Shared;
+use crate::auth::Operator;
+use crate::extract::{Id, JsonBody};
+use crate::v1::sagas::Why;
+
+/// Close a breaker
+///
+/// Lets everything through to the service until it is set otherwise, whatever fails.
+#[utoipa::path(
+    post, path = "/v1/breakers/{service}/close", tag = "breakers", operation_id = "close_breaker",
+    params(("service" = String, Path, description = "The service", example = "payments")),
+    request_body(content = Why, example = json!({"reason": "the payment gateway is being moved"})),
+    responses(
+        (status = 200, description = "The breaker as it is now", body = BreakerView, example = json!(super::example("closed", "closed"))),
+        (status = 404, description = "`not_found`: no saga calls such a service"),
+        (status = 503, description = "`outcome-unknown`: no answer came in time, look at the breaker; or `unavailable`"),
+    ),
+    security(("bearer" = ["operator", "admin"])),
+)]
+pub async fn close(
+    State(app): State<Shared>,
+    operator: Operator,
+    Id(service): Id<String>,
+    body: JsonBody<Why>,
+) -> Result<Json<BreakerView>, Problem> {
+    set(&app, service, &operator, BreakerMode::Closed, body.value.reason).await
+}

@@ -1,0 +1,70 @@
+//! Which sagas: for the list, and for actions in bulk.
+
+use eventicket_contracts::sagas::ListSagas;
+use eventicket_contracts::{CustomerId, EventId, SagaId, Timestamp};
+use eventicket_kit::FieldError;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+/// Longest name of a kind or step.
+const MAX_NAME: usize = 64;
+/// Longest search text: that of an idempotency key.
+const MAX_TEXT: usize = 255;
+/// What `state` may be.
+const STATES: [&str; 9] =
+    ["running", "waiting", "held", "paused", "compensating", "completed", "compensated", "abandoned", "attention"];
+
+/// Which sagas; all of these must hold.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Filter {
+    /// A state, or `attention` for those that somebody should look at.
+    #[schema(example = "attention")]
+    pub state: Option<String>,
+    /// Name of the definition.
+    #[schema(max_length = 64, example = "booking")]
+    pub kind: Option<String>,
+    /// The step they are at.
+    #[schema(max_length = 64, example = "PAY")]
+    pub step: Option<String>,
+    /// About this event.
+    pub event: Option<EventId>,
+    /// Of this user.
+    pub user: Option<CustomerId>,
+    /// Started at or after.
+    pub from: Option<Timestamp>,
+    /// Started before.
+    pub to: Option<Timestamp>,
+    /// A whole idempotency key, or else how an id begins.
+    #[schema(min_length = 1, max_length = 255, example = "01936f0e")]
+    pub q: Option<String>,
+}
+
+impl Filter {
+    /// The fields at fault; their names begin with `within`.
+    pub fn errors(&self, within: &str) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let mut fault = |name: &str, code: &str, detail: String| {
+            errors.push(FieldError::new(format!("{within}{name}"), code, detail));
+        };
+        if self.state.as_deref().is_some_and(|s| !STATES.contains(&s)) {
+            fault("state", "invalid", format!("one of {}", STATES.join(", ")));
+        }
+        for (name, value) in [("kind", &self.kind), ("step", &self.step)] {
+            if value.as_ref().is_some_and(|v| v.len() > MAX_NAME) {
+                fault(name, "out_of_range", format!("at most {MAX_NAME} characters"));
+            }
+        }
+        let text = |q: &String| (1..=MAX_TEXT).contains(&q.len()) && q.bytes().all(|b| b.is_ascii_graphic());
+        if !self.q.as_ref().is_none_or(text) {
+            fault("q", "invalid", format!("1 to {MAX_TEXT} visible ASCII characters"));
+        }
+        errors
+    }
+
+    /// A page of them, for the orchestrator.
+    pub fn page(self, limit: u32, before: Option<SagaId>) -> ListSagas {
+        let Self { state, kind, step, event, user, from, to, q } = self;
+        ListSagas { state, kind, step, event, user, from, to, q, limit, before }
+    }
+}

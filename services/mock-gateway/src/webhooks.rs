@@ -1,0 +1,221 @@
+//! Webhooks: what changed is told to the address that wants to know, signed as Stripe does, until it is taken. What was not
+//! taken yet stands in the ledger, so that it is told also after a kill.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use eventicket_contracts::Timestamp;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde_json::json;
+use sha2::Sha256;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::gateway::Gateway;
+use crate::ledger::{Place, Record};
+use crate::tokens::hex;
+
+/// Where webhooks go.
+#[derive(Clone)]
+pub struct Webhooks {
+    /// Address that takes them by POST.
+    pub url: String,
+    /// Signs them.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for Webhooks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Webhooks").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// Webhooks on their way at once.
+const AT_ONCE: usize = 32;
+/// How long their taker may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// First and longest wait before one is sent again.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// Beyond so many doublings all waits are the longest.
+const MOST_DOUBLINGS: u32 = 8;
+/// Longest wait for the next one: the clock may be set meanwhile.
+const LOOK: Duration = Duration::from_secs(1);
+/// The version of Stripe's API whose form they have.
+const API_VERSION: &str = "2024-06-20";
+
+/// Those that were not taken yet.
+#[derive(Default)]
+pub(crate) struct Queue {
+    all: HashMap<String, Due>,
+    /// Those that are not on their way, by time.
+    waiting: BTreeSet<(i64, String)>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Due {
+    pub id: String,
+    pub kind: String,
+    /// The record that shows what it tells.
+    pub place: Place,
+    pub tries: u32,
+}
+
+impl Queue {
+    /// Takes over what a record says.
+    pub fn enter(&mut self, record: &Record, place: Place, due: i64) {
+        for event in &record.events {
+            let webhook = Due { id: event.id.clone(), kind: event.kind.clone(), place, tries: 0 };
+            self.waiting.insert((due, event.id.clone()));
+            self.all.insert(event.id.clone(), webhook);
+        }
+        self.delivered(&record.delivered);
+    }
+
+    pub fn delivered(&mut self, ids: &[String]) {
+        for id in ids {
+            self.all.remove(id);
+        }
+    }
+
+    /// Those whose time has come, at most `most`, or the time until the next one.
+    pub fn take(&mut self, now: Timestamp, most: usize) -> (Vec<Due>, Option<Duration>) {
+        let mut taken = Vec::new();
+        while let Some((at, id)) = self.waiting.first().cloned() {
+            let wait = Timestamp(at).since(now);
+            if !wait.is_zero() || taken.len() >= most {
+                return (taken, Some(wait));
+            }
+            self.waiting.pop_first();
+            taken.extend(self.all.get(&id).cloned());
+        }
+        (taken, None)
+    }
+
+    pub fn put_back(&mut self, mut webhook: Due, now: Timestamp) {
+        let wait = BACKOFF.0.saturating_mul(1 << webhook.tries.min(MOST_DOUBLINGS)).min(BACKOFF.1);
+        webhook.tries += 1;
+        self.waiting.insert((now.plus(wait).millis(), webhook.id.clone()));
+        self.all.insert(webhook.id.clone(), webhook);
+    }
+
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+}
+
+/// Sends webhooks until shutdown.
+pub(crate) async fn send(gateway: Arc<Gateway>, to: Webhooks, shutdown: CancellationToken) -> anyhow::Result<()> {
+    // Fails only where a provider is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().http1_only().no_proxy().tcp_nodelay(true).timeout(TIMEOUT).build()?;
+    let mut under_way = JoinSet::new();
+    loop {
+        let (due, wait) = gateway.take_webhooks(AT_ONCE - under_way.len());
+        for webhook in due {
+            let (gateway, client, to) = (Arc::clone(&gateway), client.clone(), to.clone());
+            under_way.spawn(async move {
+                let taken = deliver(&gateway, &client, &to, &webhook).await;
+                (webhook, taken)
+            });
+        }
+        // With none to spare the next end of one is awaited, not the time.
+        let wait = if under_way.len() < AT_ONCE { wait.unwrap_or(LOOK).min(LOOK) } else { LOOK };
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = gateway.unsent_changed.notified() => {}
+            () = tokio::time::sleep(wait) => {}
+            Some(first) = under_way.join_next() => {
+                let mut taken = Vec::new();
+                let mut ended = Some(first);
+                while let Some(Ok((webhook, ok))) = ended {
+                    if ok { taken.push(webhook.id) } else { gateway.put_back(webhook) }
+                    ended = under_way.try_join_next();
+                }
+                if !taken.is_empty() {
+                    gateway.delivered(taken).await;
+                }
+            }
+        }
+    }
+}
+
+/// Whether it was taken.
+async fn deliver(gateway: &Gateway, client: &reqwest::Client, to: &Webhooks, webhook: &Due) -> bool {
+    let record = match gateway.load(webhook.place) {
+        Ok(record) => record,
+        Err(error) => {
+            tracing::error!(%error, "a webhook cannot be read");
+            return false;
+        }
+    };
+    let body = body(webhook, &record, gateway.base());
+    let signature = sign(&to.secret, gateway.now().millis() / 1000, &body);
+    let request = client.post(&to.url).header("Content-Type", "application/json").header("Stripe-Signature", signature);
+    match request.body(body).send().await {
+        Ok(response) if response.status().is_success() => true,
+        Ok(response) => {
+            tracing::debug!(webhook = webhook.id, status = %response.status(), "a webhook was not taken");
+            false
+        }
+        Err(error) => {
+            tracing::debug!(webhook = webhook.id, %error, "a webhook did not arrive");
+            false
+        }
+    }
+}
+
+fn body(webhook: &Due, record: &Record, base: &str) -> String {
+    let intent = || record.intent.as_ref().map(|intent| intent.body(base));
+    let object = if webhook.kind.starts_with("refund.") { record.object(base) } else { intent() };
+    json!({
+        "id": webhook.id,
+        "object": "event",
+        "api_version": API_VERSION,
+        "created": record.at / 1000,
+        "type": webhook.kind,
+        "data": { "object": object },
+        "livemode": false,
+    })
+    .to_string()
+}
+
+/// The value of `Stripe-Signature`: the time, and the HMAC-SHA-256 of `<time>.<body>`.
+pub fn sign(secret: &str, unix: i64, body: &str) -> String {
+    // A key of any length is taken.
+    let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes());
+    let signature = mac.map(|mac| mac.chain_update(format!("{unix}.{body}")).finalize().into_bytes());
+    format!("t={unix},v1={}", hex(&signature.unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Event;
+
+    #[test]
+    fn what_was_not_taken_waits_longer_each_time_and_what_was_taken_is_gone() {
+        let mut queue = Queue::default();
+        let event = Event { id: "evt_1".into(), kind: "refund.updated".into() };
+        let place = Place::default();
+        queue.enter(&Record { events: vec![event], ..Record::at(0) }, place, 100);
+        assert_eq!(queue.take(Timestamp(99), 9), (vec![], Some(Duration::from_millis(1))));
+        let (mut taken, next) = queue.take(Timestamp(100), 9);
+        assert_eq!((taken.len(), next, queue.len()), (1, None, 1));
+        queue.put_back(taken.remove(0), Timestamp(100));
+        assert_eq!(queue.take(Timestamp(100), 9).1, Some(BACKOFF.0));
+        let again = queue.take(Timestamp(300), 9).0.remove(0);
+        queue.put_back(again, Timestamp(300));
+        assert_eq!(queue.take(Timestamp(300), 9).1, Some(BACKOFF.0 * 2));
+        queue.enter(&Record { delivered: vec!["evt_1".into()], ..Record::at(0) }, place, 0);
+        assert_eq!((queue.take(Timestamp(9_999), 9), queue.len()), ((vec![], None), 0));
+    }
+
+    #[test]
+    fn the_signature_is_stripes() {
+        // The value is that of another implementation of HMAC.
+        let expected = "53140ab8fa70c511cc40d5c9198af7dde7bbaee877038c056d8250c3bd3b2e11";
+        assert_eq!(sign("whsec_test_secret", 1_492_774_577, "{}"), format!("t=1492774577,v1={expected}"));
+    }
+}

@@ -1,0 +1,6 @@
+//! The gateway over HTTP.
+
+mod calls;
+mod tokens;
+mod webhooks;
+mod world;

@@ -1,0 +1,36 @@
+//! What a batch knows and has decided so far.
+
+use std::collections::HashMap;
+
+use eventicket_contracts::Timestamp;
+use eventicket_contracts::envelope::{Answer, Key};
+use eventicket_contracts::notifications::Send;
+use serde_json::Value;
+
+use crate::store::NewDelivery;
+
+pub(super) struct Desk {
+    recorded: HashMap<Key, Answer>,
+    pub now: Timestamp,
+    /// Deliveries to be recorded.
+    pub new: Vec<NewDelivery>,
+}
+
+impl Desk {
+    pub fn new(recorded: HashMap<Key, Answer>, now: Timestamp) -> Self {
+        Self { recorded, now, new: Vec::new() }
+    }
+
+    /// The recorded answer of a round.
+    pub fn recorded(&self, key: &Key) -> Option<&Answer> {
+        self.recorded.get(key)
+    }
+
+    /// Records the delivery of a round that has none; a refused one never leaves. Its answer.
+    pub fn record(&mut self, key: &Key, send: Send, refused: Option<Answer>) -> Answer {
+        let answer = refused.clone().unwrap_or(Answer::Done(Value::Null));
+        self.recorded.insert(key.clone(), answer.clone());
+        self.new.push(NewDelivery { key: key.clone(), send, refused, at: self.now });
+        answer
+    }
+}

@@ -1,0 +1,74 @@
+//! `notifications.fence`: closes a round of `send`, so that a late or replayed one is refused.
+//!
+//! The record is the round's own: a delivery that a fence closed is one that was refused with `closed`, which tells every
+//! later fence the same. One that is recorded already leaves: a fence tells of it.
+
+use eventicket_contracts::envelope::{Answer, Fence, Fenced, Half, Item, Recorded};
+use eventicket_contracts::notifications::Send;
+use eventicket_contracts::{CustomerId, codes};
+use eventicket_nats::{Handled, decode};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::desk::Desk;
+
+/// Tells what is recorded of the round, or closes it.
+pub(super) fn decide(desk: &mut Desk, item: &Item) -> Handled {
+    if item.half != Half::Fence {
+        return Handled::Dead("a fence is neither a do nor an undo".to_owned());
+    }
+    let fence = match decode::<Fence>(item) {
+        Ok(fence) => fence,
+        Err(dead) => return dead,
+    };
+    let effect = match desk.recorded(&item.key) {
+        Some(Answer::Done(output)) => Recorded::Done(output.clone()),
+        Some(Answer::Rejected(rejection)) if rejection.code != codes::CLOSED => Recorded::Rejected(rejection.clone()),
+        Some(_) => Recorded::Closed,
+        None => {
+            let answer = Answer::rejected(codes::CLOSED, "the round was closed by a fence");
+            desk.record(&item.key, never_sent(&fence), Some(answer));
+            Recorded::Closed
+        }
+    };
+    // There is no undo that could come.
+    let undo = fence.undo.then_some(Recorded::Closed);
+    Handled::Answer(Answer::done(Fenced { id: fence.id, effect, undo }))
+}
+
+/// What the row of a closed round says of its mail: which one it would have been, where that is known, and nothing more.
+fn never_sent(fence: &Fence) -> Send {
+    match serde_json::from_value::<Send>(fence.body.clone()) {
+        Ok(send) => Send { data: Value::Null, ..send },
+        Err(_) => Send { template: String::new(), customer: CustomerId(Uuid::nil()), data: Value::Null },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use eventicket_contracts::envelope::Key;
+    use eventicket_contracts::{SagaId, Timestamp};
+    use serde_json::{json, value::to_raw_value};
+
+    #[test]
+    fn a_closed_round_keeps_its_template_and_nothing_that_it_would_have_said() {
+        for (body, template) in [
+            (
+                json!({"template": "booking_confirmed", "customer": Uuid::nil(), "data": {"title": "x"}}),
+                "booking_confirmed",
+            ),
+            (Value::Null, ""),
+        ] {
+            let mut desk = Desk::new(Default::default(), Timestamp(1000));
+            let key = Key { saga: SagaId::fresh(), step: "NOTIFY".into(), round: 1 };
+            let fence = Fence { id: 1, action: "send".into(), undo: false, body };
+            let body = to_raw_value(&fence).unwrap();
+            let item = Item { key, half: Half::Fence, attempt: 1, deadline: None, trace: None, body };
+            let closed = Handled::Answer(Answer::done(Fenced { id: 1, effect: Recorded::Closed, undo: None }));
+            assert_eq!((decide(&mut desk, &item), decide(&mut desk, &item)), (closed.clone(), closed));
+            assert_eq!(desk.new.len(), 1, "recorded once");
+            assert_eq!((desk.new[0].send.template.as_str(), &desk.new[0].send.data), (template, &Value::Null));
+        }
+    }
+}

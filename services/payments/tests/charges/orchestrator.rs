@@ -1,0 +1,50 @@
+//! What stands in for the orchestrator where sagas are opened.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use eventicket_contracts::sagas::{FAILED_REFUND, StartAnswer, StartSaga};
+use eventicket_contracts::subjects;
+use futures::StreamExt;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use crate::world::{PATIENCE, World, json};
+
+/// Answers starts.
+pub struct Orchestrator {
+    starts: mpsc::Receiver<StartSaga>,
+    answers: Arc<AtomicBool>,
+}
+
+impl Orchestrator {
+    pub async fn new(w: &World) -> Self {
+        let (tell, starts) = mpsc::channel(64);
+        let answers = Arc::new(AtomicBool::new(true));
+        let (nats, answering) = (w.ctx.nats.subscriber().clone(), Arc::clone(&answers));
+        let mut asked = nats.subscribe(subjects::START).await.unwrap();
+        nats.flush().await.unwrap();
+        tokio::spawn(async move {
+            while let Some(message) = asked.next().await {
+                let start: StartSaga = serde_json::from_slice(&message.payload).unwrap();
+                assert_eq!(start.definition, FAILED_REFUND);
+                let started = StartAnswer::Started { id: start.id, created: true, view: Value::Null };
+                let busy = StartAnswer::Busy { retry_after_ms: 1 };
+                let answer = if answering.load(Ordering::SeqCst) { started } else { busy };
+                let _ = tell.send(start).await;
+                nats.publish(message.reply.unwrap(), json(&answer)).await.unwrap();
+            }
+        });
+        Self { starts, answers }
+    }
+
+    /// Whether sagas are accepted from now on.
+    pub fn answers(&self, yes: bool) {
+        self.answers.store(yes, Ordering::SeqCst);
+    }
+
+    /// The next start that is asked for.
+    pub async fn start(&mut self) -> StartSaga {
+        tokio::time::timeout(PATIENCE, self.starts.recv()).await.expect("no saga is started").unwrap()
+    }
+}

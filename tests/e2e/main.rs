@@ -3,6 +3,7 @@
 //! Each test has a platform of its own; they run one after another, since each needs the machine.
 
 mod booking;
+mod document;
 mod expiry;
 mod faults;
 mod kill;

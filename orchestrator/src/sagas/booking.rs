@@ -167,8 +167,13 @@ fn reserved(v: &View<'_>) -> Result<Reserved, String> {
     Reserved::deserialize(v.output(RESERVE).ok_or("nothing is reserved")?).map_err(|e| e.to_string())
 }
 
+/// What is to be paid; before that is known, what the customer expects, for the look at the services that it will call.
 fn amount(v: &View<'_>) -> i64 {
-    v.output(RESERVE).and_then(|r| r["total"]["amount"].as_i64()).unwrap_or(0)
+    let Some(reserved) = v.output(RESERVE) else {
+        let expected = || v.input()["expected_total"]["amount"].as_i64();
+        return expected().unwrap_or_else(|| i64::from(v.input()["method"].is_string()));
+    };
+    reserved["total"]["amount"].as_i64().unwrap_or(0)
 }
 
 fn json(value: impl Serialize) -> Result<Value, String> {

@@ -50,7 +50,12 @@ tickets=$(api "$url/v1/bookings/$id/tickets" -H "Authorization: Bearer $token" |
 
 declined=$(api "$url/v1/bookings" -H "Authorization: Bearer $token" -H 'Content-Type: application/json' \
   -H "Idempotency-Key: smoke-declined-$$" -H 'Prefer: wait=10' -d "${body/pm_card_visa/pm_card_declined}")
-[ "$(jq -r .status <<<"$declined")" = failed ] || { echo "not failed: $declined"; exit 1; }
+[ "$(jq -r '.status + " " + .last_decline' <<<"$declined")" = "awaiting_payment payment_declined" ] ||
+  { echo "not declined: $declined"; exit 1; }
+paid=$(api "$url/v1/bookings/$(jq -r .id <<<"$declined")/payment" -H "Authorization: Bearer $token" \
+  -H 'Content-Type: application/json' -H "Idempotency-Key: smoke-again-$$" -H 'Prefer: wait=10' \
+  -d '{"payment_method": "pm_card_visa"}')
+[ "$(jq -r .status <<<"$paid")" = confirmed ] || { echo "not paid: $paid"; exit 1; }
 
 eventicket=target/release/eventicket
 mail_came() {

@@ -537,7 +537,7 @@ pub struct ListBookings {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ListSagas {
-    /// By state, or `attention`.
+    /// By state, or `attention`, or `unfinished`.
     pub state: Option<String>,
     /// By the definition's name.
     pub kind: Option<String>,

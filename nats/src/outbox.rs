@@ -137,12 +137,12 @@ impl Relay {
         loop {
             if looked.elapsed() >= LOOK {
                 looked = tokio::time::Instant::now();
-                looks = looks.wrapping_add(1);
                 if let Err(error) = self.look(&mut mark, looks.is_multiple_of(SWEEP_EVERY)).await {
                     tracing::debug!(%error, "the outbox cannot be looked after now");
                 }
+                looks = looks.wrapping_add(1);
             }
-            match self.drain().await {
+            match self.drain(&mut mark).await {
                 Ok(Drained::More) if !shutdown.is_cancelled() => continue,
                 Ok(Drained::All) => {
                     tokio::select! { () = shutdown.cancelled() => {}, () = tokio::time::sleep(PAUSE) => {} }
@@ -157,11 +157,11 @@ impl Relay {
             }
         }
         // What the last batches wrote still leaves.
-        let _ = self.drain().await;
+        let _ = self.drain(&mut mark).await;
     }
 
     /// Publishes one batch.
-    async fn drain(&self) -> Result<Drained, RelayError> {
+    async fn drain(&self, mark: &mut Option<StreamMark>) -> Result<Drained, RelayError> {
         let rows = sqlx::query("SELECT id, subject, payload FROM outbox WHERE sequence IS NULL ORDER BY id LIMIT $1")
             .bind(BATCH)
             .fetch_all(&self.pool)
@@ -186,6 +186,8 @@ impl Relay {
         for (id, result) in ids.iter().zip(results) {
             match result {
                 Ok(sequence) => {
+                    // The stream may go back behind it before the next look.
+                    mark.iter_mut().for_each(|mark| mark.last = mark.last.max(sequence));
                     sent.push(*id);
                     sequences.push(i64::try_from(sequence).unwrap_or(i64::MAX));
                 }

@@ -5,7 +5,13 @@ use serde_json::{Value, json};
 use crate::platform::{GUARD, Platform, text};
 
 /// Waits until the booking looks so.
-async fn until(platform: &Platform, token: &str, booking: &Value, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+pub async fn until(
+    platform: &Platform,
+    token: &str,
+    booking: &Value,
+    what: &str,
+    holds: impl Fn(&Value) -> bool,
+) -> Value {
     let path = format!("/v1/bookings/{}", text(&booking["id"]));
     let started = std::time::Instant::now();
     loop {

@@ -11,8 +11,9 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
-use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
+use tokio::sync::{Mutex as Turn, OnceCell, OwnedMutexGuard};
 
 /// A hang is told after this.
 pub const GUARD: Duration = Duration::from_secs(120);
@@ -25,9 +26,12 @@ static ONE_AT_A_TIME: std::sync::LazyLock<Arc<Turn<()>>> = std::sync::LazyLock::
 pub struct Platform {
     pub url: String,
     pub http: Client,
+    /// Variables that its processes and commands get.
+    pub environment: Vec<(&'static str, String)>,
     home: TempDir,
     arguments: Vec<String>,
     process: Option<Child>,
+    operator: OnceCell<String>,
     /// What it printed.
     printed: Arc<Mutex<Vec<String>>>,
     _turn: OwnedMutexGuard<()>,
@@ -36,14 +40,21 @@ pub struct Platform {
 impl Platform {
     /// Starts on an empty folder and waits for `ready`.
     pub async fn start(arguments: &[&str]) -> Self {
+        Self::start_with(Vec::new(), arguments).await
+    }
+
+    /// The same with further variables in its environment.
+    pub async fn start_with(environment: Vec<(&'static str, String)>, arguments: &[&str]) -> Self {
         let turn = ONE_AT_A_TIME.clone().lock_owned().await;
         eventicket_kit::tls::install();
         let mut platform = Self {
             url: String::new(),
             http: Client::builder().pool_max_idle_per_host(2_000).build().unwrap(),
+            environment,
             home: tempfile::tempdir().unwrap(),
             arguments: arguments.iter().map(|&a| a.to_owned()).collect(),
             process: None,
+            operator: OnceCell::new(),
             printed: Arc::default(),
             _turn: turn,
         };
@@ -54,11 +65,13 @@ impl Platform {
     fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_eventicket"));
         command.env("EVENTICKET_HOME", self.folder()).env_remove("DATABASE_URL").env_remove("NATS_URL");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null());
         command
     }
 
-    fn folder(&self) -> PathBuf {
+    /// Everything that it stores is below this folder.
+    pub fn folder(&self) -> PathBuf {
         self.home.path().join("platform")
     }
 
@@ -141,19 +154,42 @@ impl Platform {
         (answer.status().as_u16(), answer.json().await.unwrap_or_default())
     }
 
+    /// The token of the demo's operator.
+    pub async fn operator(&self) -> String {
+        self.operator.get_or_init(|| self.login("operator@demo.test")).await.clone()
+    }
+
     /// A saga with its steps, as operators see it.
     pub async fn saga(&self, id: &str) -> Value {
-        self.get(&self.login("operator@demo.test").await, &format!("/v1/sagas/{id}")).await
+        self.get(&self.operator().await, &format!("/v1/sagas/{id}")).await
     }
 
     /// What happened to a saga, as `<what> <step>`, with actor and reason where somebody acted.
     pub async fn history(&self, id: &str) -> Vec<String> {
-        let history = self.get(&self.login("operator@demo.test").await, &format!("/v1/sagas/{id}/history")).await;
+        let history = self.get(&self.operator().await, &format!("/v1/sagas/{id}/history")).await;
         let words = |entry: &Value| {
             let words = ["what", "step", "actor", "reason"].map(|name| entry[name].as_str().unwrap_or_default());
             words.join(" ").trim().to_owned()
         };
         history["items"].as_array().unwrap_or(&Vec::new()).iter().map(words).collect()
+    }
+
+    /// One of a saga's steps.
+    pub async fn step(&self, id: &str, name: &str) -> Value {
+        let saga = self.saga(id).await;
+        let steps = saga["steps"].as_array().cloned().unwrap_or_default();
+        steps.into_iter().find(|step| step["name"] == name).unwrap_or_default()
+    }
+
+    /// Sees that the saga's history tells who did what, and why: `actor` is the beginning of whose name.
+    pub async fn acted(&self, id: &str, what: &str, actor: &str, reason: &str) {
+        let history = self.get(&self.operator().await, &format!("/v1/sagas/{id}/history")).await;
+        let told = |entry: &&Value| {
+            let by = entry["actor"].as_str().is_some_and(|name| name.starts_with(actor));
+            entry["what"] == what && entry["reason"] == reason && by
+        };
+        let entries = history["items"].as_array().cloned().unwrap_or_default();
+        assert_eq!(entries.iter().filter(told).count(), 1, "{what} by {actor} for {reason}: {entries:#?}");
     }
 
     /// Waits until a saga is marked for an operator at the step.
@@ -212,9 +248,46 @@ impl Platform {
         tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
     }
 
+    /// Runs a command with `--json`; its exit code and what it printed.
+    pub async fn json(&self, arguments: &[&str]) -> (i32, Value) {
+        let output = self.run(&[arguments, &["--json"]].concat()).await;
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let told = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {out}{err}"));
+        (output.status.code().unwrap_or(-1), told)
+    }
+
+    /// What the audit finds now, as `<severity> <rule> <saga>`; a violation of a promise is `violation`.
+    pub async fn findings(&self) -> Vec<String> {
+        let (_, audit) = self.json(&["audit"]).await;
+        let words = |finding: &Value| {
+            let words = ["severity", "rule", "saga"].map(|name| finding[name].as_str().unwrap_or_default());
+            words.join(" ").trim().to_owned()
+        };
+        audit["findings"].as_array().unwrap_or_else(|| panic!("{audit}")).iter().map(words).collect()
+    }
+
+    /// A connection to one of the services' databases.
+    pub async fn database(&self, name: &str) -> PgConnection {
+        let about = self.about();
+        let url = format!("{}/{}{name}", text(&about["database_url"]), text(&about["database_prefix"]));
+        PgConnection::connect(&url).await.unwrap()
+    }
+
+    /// Waits until payments has ended each charge, whatever became of its saga: only then is it known what stands.
+    pub async fn settled(&self) {
+        let due = eventicket_payments::State::ALL.into_iter().filter(|state| state.is_due());
+        let due: Vec<&str> = due.map(eventicket_payments::State::name).collect();
+        self.until("every charge has ended", async || {
+            let mut database = self.database(eventicket_payments::DATABASE).await;
+            let open = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM charges WHERE state = ANY($1)").bind(&due);
+            open.fetch_one(&mut database).await.unwrap() == 0
+        })
+        .await;
+    }
+
     /// Waits until no saga runs, then sees that the audit finds nothing.
     pub async fn audit(&self) {
-        let operator = self.login("operator@demo.test").await;
+        let operator = self.operator().await;
         self.until("no saga runs", async || {
             let mut running = 0;
             for state in ["running", "waiting", "held", "paused", "compensating"] {
@@ -308,6 +381,15 @@ impl Platform {
         request.header("idempotency-key", key).header("prefer", "wait=20").json(body)
     }
 
+    /// Books without waiting for what becomes of it.
+    pub async fn accept(&self, token: &str, key: &str, event: &(String, String), method: Option<&str>) -> Value {
+        let mut request = self.booking(token, key, event, method).build().unwrap();
+        request.headers_mut().remove("prefer");
+        let answer = self.http.execute(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::ACCEPTED, "{}", answer.text().await.unwrap_or_default());
+        answer.json().await.unwrap()
+    }
+
     /// Books, repeating with the same key what is refused for now or has no answer; the booking when it is accepted.
     pub async fn book(&self, token: &str, key: &str, event: &(String, String), method: Option<&str>) -> Value {
         self.accepted(token, key, &order(event, method)).await
@@ -361,6 +443,27 @@ impl Platform {
             Ok(answer) => answer.json().await.unwrap_or_default(),
             Err(_) => Value::Null,
         }
+    }
+
+    /// Payment intents of a booking, whatever became of them.
+    pub fn intents(&self, booking: &Value) -> Vec<eventicket_mock_gateway::ledger::Intent> {
+        let (id, folder) = (text(&booking["id"]), PathBuf::from(text(&self.about()["ledger"])));
+        let mut intents = eventicket_mock_gateway::ledger::read(&folder).unwrap().intents;
+        intents.retain(|intent| intent.metadata.get("saga") == Some(&id));
+        intents
+    }
+
+    /// Lines of the payment gateway's ledger for calls whose key begins so: changes that were made, and refusals.
+    pub fn calls(&self, key: &str) -> Vec<Value> {
+        let file = PathBuf::from(text(&self.about()["ledger"])).join(eventicket_mock_gateway::ledger::FILE);
+        let ledger = std::fs::read_to_string(file).unwrap();
+        let lines = ledger.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["key"].as_str().is_some_and(|known| known.starts_with(key))).collect()
+    }
+
+    /// Charges that stand for a booking.
+    pub fn standing(&self, booking: &Value) -> usize {
+        self.charges().get(&text(&booking["id"])).map_or(0, Vec::len)
     }
 
     /// Charges in the payment gateway's ledger that stand: succeeded and not given back, by booking.

@@ -1,6 +1,8 @@
 //! The messaging runtime against a real nats-server.
 
 mod dead;
+mod faults;
+mod outbox;
 mod planted;
 mod queries;
 mod streams;

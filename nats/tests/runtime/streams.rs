@@ -91,3 +91,29 @@ async fn a_full_work_queue_refuses_and_keeps_what_it_has() {
     first.double_ack().await.unwrap();
     publish(&nats, subject(), &large).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_11_a_stream_that_was_made_again_or_went_back_shows_and_one_that_went_on_does_not() {
+    let nats = super::nats().await;
+    let name = Service::BOOKINGS.stream();
+    let mark = async || nats.stream_mark(&name).await.unwrap().unwrap();
+    let config = nats.jetstream().get_stream(&name).await.unwrap().cached_info().config.clone();
+    let empty = mark().await;
+    publish(&nats, subject(), "first").await.unwrap();
+    let last = publish(&nats, subject(), "second").await.unwrap();
+    let full = mark().await;
+    assert!(full.last == last && !full.lost_since(&empty), "{full:?}");
+
+    nats.jetstream().delete_stream(&name).await.unwrap();
+    assert_eq!(nats.stream_mark(&name).await.unwrap(), None);
+    nats.jetstream().create_stream(config).await.unwrap();
+    publish(&nats, subject(), "first").await.unwrap();
+    let older = mark().await;
+    assert!(older.first == full.first && older.lost_since(&full), "an older store: {older:?}");
+
+    nats.jetstream().delete_stream(&name).await.unwrap();
+    ensure_streams(&nats, &StreamLimits::small()).await.unwrap();
+    let anew = mark().await;
+    assert!(anew.first > full.first && anew.lost_since(&full), "{anew:?}");
+    assert!(publish(&nats, subject(), "first").await.unwrap() > last, "no sequence is used twice");
+}

@@ -1,10 +1,11 @@
 //! The batch worker: poison stands alone, and the others proceed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use async_nats::jetstream::AckKind;
 use async_nats::jetstream::consumer::pull;
 use eventicket_contracts::envelope::{Answer, Envelope, Half, Item, Key, Reply};
 use eventicket_contracts::subjects::{self, Service};
@@ -63,8 +64,12 @@ async fn take(nats: &Nats, stream: &str, number: usize) -> Vec<async_nats::jetst
 }
 
 fn work(nats: &Nats, clerk: Clerk) -> CancellationToken {
+    work_in_batches(nats, clerk, 64)
+}
+
+fn work_in_batches(nats: &Nats, clerk: Clerk, batch: usize) -> CancellationToken {
     let shutdown = CancellationToken::new();
-    let limits = WorkerLimits { limits: StreamLimits::small(), batch: 64 };
+    let limits = WorkerLimits { limits: StreamLimits::small(), batch };
     let worker = run_worker(nats.clone(), Arc::new(clerk), limits, Clock::system(), shutdown.clone());
     tokio::spawn(async move { worker.await.unwrap() });
     shutdown
@@ -116,6 +121,22 @@ async fn poison_is_isolated_by_splitting_and_the_others_proceed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rule_08_the_same_replies_again_are_another_message() {
+    let nats = super::nats().await;
+    let payload = serde_json::to_vec(&Envelope::new(vec![&item("again")])).unwrap();
+    for _ in 0..3 {
+        publish(&nats, &subjects::command(Service::NOTIFICATIONS, "send", 0), payload.clone()).await;
+    }
+    let shutdown = work_in_batches(&nats, Clerk::default(), 1);
+
+    let replies = take(&nats, subjects::REPLIES_STREAM, 3).await;
+    assert!(replies.iter().all(|reply| reply.payload == replies[0].payload), "they say the same");
+    let id = |m: &async_nats::jetstream::Message| m.headers.as_ref().unwrap().get("Nats-Msg-Id").unwrap().to_string();
+    assert_eq!(replies.iter().map(id).collect::<BTreeSet<_>>().len(), 3);
+    shutdown.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rule_13_a_fence_is_a_command_like_others_and_a_dead_one_is_told() {
     let nats = super::nats().await;
     let fence = |body| Item { half: Half::Fence, ..item(body) };
@@ -156,6 +177,34 @@ async fn what_cannot_be_read_or_is_not_known_is_dead_lettered_whole_and_stops_no
         ["dead.notifications.send", "dead.notifications.send", "dead.notifications.send", "dead.notifications.shout"];
     assert_eq!(subjects, expected);
     shutdown.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_delivered_too_often_is_dead_lettered_unseen_and_done_when_it_is_replayed() {
+    let nats = super::nats().await;
+    let (deadly, good) = (item("deadly"), item("good"));
+    let one = |i: &Item| serde_json::to_vec(&Envelope::new(vec![i])).unwrap();
+    let (service, subject) = (Service::NOTIFICATIONS, subjects::command(Service::NOTIFICATIONS, "send", 0));
+    publish(&nats, &subject, one(&deadly)).await;
+    // The worker's own consumer, which counts deliveries: as often as a worker may have died of it.
+    let stream = nats.jetstream().get_stream(service.stream()).await.unwrap();
+    let durable_name = Some(service.name().to_owned());
+    let config = pull::Config { durable_name, filter_subject: service.commands(), ..pull::Config::default() };
+    let consumer = stream.create_consumer(config).await.unwrap();
+    for _ in 0..20 {
+        let message = consumer.fetch().max_messages(1).expires(GUARD).messages().await.unwrap().next().await;
+        message.expect("it is delivered").unwrap().ack_with(AckKind::Nak(None)).await.unwrap();
+    }
+    publish(&nats, &subject, one(&good)).await;
+    let _shutdown = work(&nats, Clerk::default());
+
+    let answers = self::answers(&nats, 2).await;
+    let reason = "delivered 21 times without an end";
+    assert_eq!((&answers[&good.key], &answers[&deadly.key]), (&Answer::done("\"good\""), &Answer::Dead(reason.into())));
+    let letter = nats.dead_letters(None, None, None, 9).await.unwrap().remove(0);
+    assert_eq!((letter.reason.as_str(), letter.deliveries), (reason, 21));
+    nats.publish_again(&letter).await.unwrap();
+    assert_eq!(self::answers(&nats, 1).await[&deadly.key], Answer::done("\"deadly\""));
 }
 
 #[tokio::test(flavor = "multi_thread")]

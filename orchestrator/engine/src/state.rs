@@ -166,6 +166,9 @@ pub struct StepState {
     /// First dispatch of the half under way, ms.
     #[serde(rename = "t", default, skip_serializing_if = "is_default")]
     pub sent_at: i64,
+    /// Rounds of it that were rejected so far.
+    #[serde(rename = "d", default, skip_serializing_if = "is_default")]
+    pub rejections: u32,
     /// The service has answered `pending` in this round.
     #[serde(rename = "p", default, skip_serializing_if = "is_default")]
     pub pending: bool,
@@ -214,6 +217,9 @@ pub struct Fence {
     /// How often it was sent.
     #[serde(rename = "a")]
     pub attempts: u32,
+    /// Its service's breaker is open: it is put off, and sent when the breaker lets it.
+    #[serde(rename = "h", default, skip_serializing_if = "is_default")]
+    pub held: bool,
     /// A former fence found that the effect stands; asked anew until it is given back.
     #[serde(rename = "s", default, skip_serializing_if = "is_default")]
     pub stands: bool,
@@ -296,6 +302,7 @@ impl StepState {
             attempts: 0,
             undo_attempts: 0,
             sent_at: 0,
+            rejections: 0,
             pending: false,
             again: false,
             unsent: false,

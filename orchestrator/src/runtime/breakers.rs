@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use eventicket_contracts::Timestamp;
-use eventicket_saga::breaker::{Breaker, Counts, Policy};
+use eventicket_contracts::{SagaId, Timestamp};
+use eventicket_saga::breaker::{Breaker, Counts, Policy, State};
 use sqlx::PgPool;
 
 use super::journal;
@@ -59,8 +59,13 @@ impl Breakers {
     }
 
     /// Counts a turn's answers and stores each change of state.
-    pub async fn record(&mut self, pool: &PgPool, calls: &[(String, bool)], now: Timestamp) -> Result<(), sqlx::Error> {
-        for (service, failed) in calls {
+    pub async fn record(
+        &mut self,
+        pool: &PgPool,
+        calls: &[(SagaId, String, bool)],
+        now: Timestamp,
+    ) -> Result<(), sqlx::Error> {
+        for (_, service, failed) in calls {
             let policy = self.policies.get(service).cloned().unwrap_or_default();
             let known = self.known.entry(service.clone()).or_default();
             let next = known.breaker.answered(&policy, &mut known.counts, *failed, now.millis());
@@ -78,6 +83,17 @@ impl Breakers {
             return Ok(false);
         };
         self.store(pool, service, next, now).await
+    }
+
+    /// Gives back a probe that sent nothing: another saga may be the probe at once.
+    pub async fn give_back(&mut self, pool: &PgPool, service: &str, now: Timestamp) -> Result<(), sqlx::Error> {
+        if let Some(breaker) = self.known.get(service).map(|k| k.breaker)
+            && breaker.until().is_some()
+            && matches!(breaker.state, State::HalfOpen(_))
+        {
+            self.store(pool, service, Breaker { state: State::Open(now.millis()), ..breaker }, now).await?;
+        }
+        Ok(())
     }
 
     async fn store(

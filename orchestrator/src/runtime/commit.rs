@@ -1,17 +1,18 @@
 //! The end of a turn: what is stored, what lost a race, and what follows from it.
 
 use eventicket_contracts::SagaId;
-use eventicket_contracts::sagas::StatusChange;
+use eventicket_contracts::sagas::{ActAnswer, StatusChange};
 use eventicket_contracts::subjects;
 use eventicket_planted::Fault;
 use std::collections::BTreeMap;
 
 use super::Replica;
-use super::intake::Work;
+use super::intake::{Work, respond};
 use super::journal::{self, Shown, Write};
 use super::replicas::parse;
 use super::results::Turn;
 use super::row::Row;
+use super::turn::view;
 
 impl Replica {
     /// Stores a turn in one transaction. Effects leave, and replies are acknowledged, only for the rows that it returned;
@@ -77,6 +78,7 @@ impl Replica {
             }
             turn.stored.extend(works);
         }
+        turn.changes.calls.retain(|(saga, ..)| stored.contains(saga));
         turn.sends = std::mem::take(&mut turn.changes.sends);
         turn.sends.retain(|s| stored.contains(&s.saga) || Fault::EffectsOfRefusedUpdate.is_planted());
         self.broadcast(told).await;
@@ -112,7 +114,7 @@ impl Replica {
 
     /// After a commit without an answer: false while the journal cannot be read. A turn is one transaction, so one row
     /// tells of all; the counts are those that stand with it.
-    pub(super) async fn reread(&mut self, turn: &Turn) -> bool {
+    pub(super) async fn reread(&mut self, turn: &mut Turn) -> bool {
         let Some(id) = turn.changes.changed.iter().next() else { return true };
         let Ok(version) = journal::version(&self.config.pool, *id).await else { return false };
         let Ok(counts) = journal::counts(&self.config.pool, self.name).await else { return false };
@@ -121,8 +123,40 @@ impl Replica {
         if version.unwrap_or(0) > known {
             // What it had to send is sent when its sagas are adopted, see `forget`.
             tracing::warn!("a commit without an answer had been stored");
+            return self.find_acts(turn).await;
         }
         true
+    }
+
+    /// Finds the actions that were stored: the saga may not take them twice, and their askers are told that they are done.
+    /// By the history, since other replicas may have been first at some sagas, and may have gone on with the others.
+    async fn find_acts(&self, turn: &mut Turn) -> bool {
+        let acted = |works: &[Work]| works.iter().any(|work| matches!(work, Work::Act(..)));
+        let acted: Vec<SagaId> = turn.applied.iter().filter(|(_, works)| acted(works)).map(|(id, _)| *id).collect();
+        for id in acted {
+            let Some(row) = self.rows.get(&id).filter(|row| !row.news.is_empty()) else { continue };
+            let Ok(history) = journal::history(&self.config.pool, id).await else { return false };
+            let history = history.unwrap_or_default();
+            if !row.news.iter().all(|entry| history.contains(entry)) {
+                continue;
+            }
+            let view = view(&self.config.catalogue, row);
+            let works = turn.applied.remove(&id).unwrap_or_default();
+            let (acts, others) = works.into_iter().partition(|work| matches!(work, Work::Act(..)));
+            turn.applied.insert(id, others);
+            let done = |work| (work, ActAnswer::Done { view: view.clone(), repeated: false });
+            turn.found.extend(Vec::into_iter(acts).map(done));
+        }
+        true
+    }
+
+    /// Tells the askers of what [`Self::reread`] found.
+    pub(super) async fn answer_stored(&self, turn: &mut Turn) {
+        for (work, answer) in turn.found.drain(..) {
+            if let Work::Act(_, to) = work {
+                respond(&self.config.nats, to, &answer).await;
+            }
+        }
     }
 
     pub(super) fn forget(&mut self, turn: &Turn) {

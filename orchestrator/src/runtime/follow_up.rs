@@ -10,7 +10,7 @@ use eventicket_saga::Input;
 
 use super::intake::{REPLY_LETTERS, Unacked, Work};
 use super::results::Turn;
-use super::turn::view;
+use super::turn::{Outgoing, view};
 use super::work::{addressed, saga_of};
 use super::{Replica, dispatch};
 
@@ -20,6 +20,8 @@ impl Replica {
         if let Err(error) = self.breakers.record(&self.config.pool, &changes.calls, self.config.clock.now()).await {
             tracing::warn!(%error, "a breaker was not stored");
         }
+        self.give_back(stored.iter().chain(&settled), &sends).await;
+        let starts = self.known_first(starts).await;
         let nats = self.config.nats.clone();
         let mut told: Vec<(Subject, Bytes)> = stored.iter().filter_map(|work| self.answer_to(work, false)).collect();
         // A repeat is told what the first one brought.
@@ -66,6 +68,18 @@ impl Replica {
                     self.again.push(Work::Poke(reply.key.saga, Input::Mark { step: reply.key.step, reason }));
                 }
                 Err(error) => tracing::warn!(%error, "a dead letter was not stored; the message comes again"),
+            }
+        }
+    }
+
+    /// A probe whose saga sent nothing to the service is free for another saga.
+    async fn give_back(&mut self, works: impl Iterator<Item = &Work>, sends: &[Outgoing]) {
+        for work in works {
+            let Work::Probe(saga, service) = work else { continue };
+            if !sends.iter().any(|s| s.saga == *saga && s.send.service == *service)
+                && let Err(error) = self.breakers.give_back(&self.config.pool, service, self.config.clock.now()).await
+            {
+                tracing::warn!(%error, "a probe was not given back; its lease ends by itself");
             }
         }
     }

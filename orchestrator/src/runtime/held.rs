@@ -11,7 +11,7 @@ use super::admission::Room;
 pub enum Waits {
     /// A step.
     Effect,
-    /// An undo, which goes first.
+    /// An undo or a fence, which go first.
     Undo,
 }
 

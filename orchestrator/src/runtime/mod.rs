@@ -44,7 +44,7 @@ use admission::{Bound, Shut};
 use breakers::Breakers;
 use held::Held;
 use intake::{Intake, Work};
-use replicas::{Outstanding, Sum, Watch};
+use replicas::{Outstanding, Stuck, Sum, Watch};
 use results::Turn;
 use row::Row;
 use timers::Timers;
@@ -92,6 +92,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let (own_tx, own) = watch::channel("{}".to_owned());
     let (sum_tx, sum) = watch::channel(Sum::default());
     let (inherit_tx, inherit) = mpsc::channel(64);
+    let stuck = Stuck::default();
     let watch = Watch {
         pool: config.pool.clone(),
         nats: config.nats.clone(),
@@ -101,6 +102,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         inherit: inherit_tx,
         services: config.catalogue.services(),
         poke: intake.poke.clone(),
+        stuck: stuck.clone(),
     };
     let watching = tokio::spawn(watch.run(shutdown.clone()));
     let (services, breakers) = (config.catalogue.services(), Breakers::new(&config.catalogue));
@@ -121,8 +123,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         shut: Shut::default(),
         publishers: Arc::new(Semaphore::new(PUBLISHERS)),
         again: Vec::new(),
+        stuck,
+        shutdown,
     };
-    replica.run(&shutdown).await;
+    replica.run().await;
     watching.abort();
     let _ = watching.await;
     // What it dispatched is somebody else's at once, not only when its heart is missed; its counts go to an heir.
@@ -151,12 +155,16 @@ struct Replica {
     shut: Shut,
     publishers: Arc<Semaphore>,
     again: Vec<Work>,
+    /// Adopted sagas that it cannot take.
+    stuck: Stuck,
+    shutdown: CancellationToken,
 }
 
 impl Replica {
-    async fn run(&mut self, shutdown: &CancellationToken) {
+    async fn run(&mut self) {
+        let shutdown = self.shutdown.clone();
         let mut looked = self.config.clock.now();
-        while let Some(work) = self.collect(shutdown).await {
+        while let Some(work) = self.collect(&shutdown).await {
             if self.config.clock.now().since(looked) >= LOOK {
                 looked = self.config.clock.now();
                 self.look().await;
@@ -284,11 +292,15 @@ impl Replica {
             Fault::Transient(error) => tracing::warn!(error, "a turn was not stored, or its answer was lost"),
         }
         // Never the same commit again: it may have been stored. What it was computed on is read anew.
-        while !self.reread(&turn).await {
-            tokio::time::sleep(delay).await;
+        let shutdown = self.shutdown.clone();
+        while !shutdown.run_until_cancelled(self.reread(&mut turn)).await.unwrap_or(false) {
+            if shutdown.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
+                return Ok(()); // whoever asked asks again, and the replies come again
+            }
             delay = (delay * 2).min(DATABASE_DELAY.1);
         }
         self.forget(&turn);
+        self.answer_stored(&mut turn).await;
         self.again.extend(turn.into_work());
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The replicas look after one another: heartbeats, the sagas of the dead, and streams that were lost.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use eventicket_contracts::SagaId;
@@ -37,6 +37,24 @@ pub struct Sum {
     pub replicas: usize,
 }
 
+/// Orphans that this replica could not take over: they cannot be read, or their definition is not known here. They are
+/// tried again at each sweep, and keep no dead replica from being forgotten.
+#[derive(Clone, Debug, Default)]
+pub struct Stuck(Arc<Mutex<HashSet<SagaId>>>);
+
+impl Stuck {
+    /// One more.
+    pub fn add(&self, saga: SagaId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(saga);
+    }
+
+    /// All; at a sweep they are forgotten, since it tries them again.
+    fn known(&self, sweep: bool) -> HashSet<SagaId> {
+        let mut stuck = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if sweep { std::mem::take(&mut stuck) } else { stuck.clone() }
+    }
+}
+
 /// Looks after the other replicas until shutdown.
 pub struct Watch {
     /// The journal.
@@ -55,6 +73,8 @@ pub struct Watch {
     pub services: BTreeSet<String>,
     /// Where sagas to look at go.
     pub poke: mpsc::Sender<Work>,
+    /// Told by the turns.
+    pub stuck: Stuck,
 }
 
 impl Watch {
@@ -101,7 +121,7 @@ impl Watch {
             return Ok(());
         }
         let names = |beats: Vec<&Beat>| beats.into_iter().map(|b| b.name).collect::<Vec<Uuid>>();
-        if self.adopt(&names(living)).await? {
+        if self.adopt(&names(living), sweep).await? {
             for counts in journal::bury(&self.pool, &names(dead), LAPSE).await? {
                 let _ = self.inherit.send(parse(&counts)).await;
             }
@@ -109,14 +129,19 @@ impl Watch {
         Ok(())
     }
 
-    /// Adopts all orphans, page by page as fast as turns take them; true where there was none.
-    async fn adopt(&self, living: &[Uuid]) -> Result<bool, sqlx::Error> {
-        let mut after: Option<SagaId> = None;
+    /// Adopts all orphans, page by page as fast as turns take them; true where there was none but those that are stuck.
+    async fn adopt(&self, living: &[Uuid], sweep: bool) -> Result<bool, sqlx::Error> {
+        let stuck = self.stuck.known(sweep);
+        let (mut after, mut none) = (None, true);
         loop {
             let orphans = journal::orphans(&self.pool, living, after, PAGE).await?;
-            let Some(last) = orphans.last().copied() else { return Ok(after.is_none()) };
-            tracing::info!(sagas = orphans.len(), "sagas of a replica that is gone are adopted");
-            for saga in orphans {
+            let Some(last) = orphans.last().copied() else { return Ok(none) };
+            let others = orphans.iter().filter(|saga| !stuck.contains(*saga)).count();
+            if others > 0 {
+                none = false;
+                tracing::info!(sagas = others, "sagas of a replica that is gone are adopted");
+            }
+            for saga in orphans.into_iter().filter(|saga| sweep || !stuck.contains(saga)) {
                 let _ = self.poke.send(Work::Adopt(saga)).await;
             }
             after = Some(last);

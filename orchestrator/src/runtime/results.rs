@@ -22,6 +22,8 @@ pub(super) struct Turn {
     pub settled: Vec<Work>,
     /// Actions with their refusals.
     pub answers: Vec<(Work, ActAnswer)>,
+    /// Actions that were stored by a commit without an answer.
+    pub found: Vec<(Work, ActAnswer)>,
     /// Starts with their refusals.
     pub starts: Vec<(Work, StartAnswer)>,
     /// Starts of what exists.

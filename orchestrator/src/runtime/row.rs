@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use eventicket_contracts::identity::Idempotency;
 use eventicket_contracts::{CustomerId, EventId, SagaId, Timestamp};
-use eventicket_saga::{Saga, Status, Undo};
+use eventicket_saga::{Phase, Saga, Status, Undo};
 
 use super::held::Waits;
 use crate::sagas::RowView;
@@ -44,11 +44,22 @@ impl Row {
     }
 }
 
-/// The services that a step or an undo of the saga waits for: their breaker is open, or they have no room.
+/// The services that a step, an undo or a fence of the saga waits for: their breaker is open, or they have no room. While
+/// a step's fence is under way, and once the saga is given up, nothing else of it is sent.
 pub fn held(saga: &Saga, definition: &eventicket_saga::Definition) -> BTreeMap<String, Waits> {
     let mut services = BTreeMap::new();
+    let given_up = matches!(saga.phase, Phase::Abandoning | Phase::Abandoned);
     for (at, step) in saga.steps.iter().enumerate() {
         let Some(command) = definition.command(at) else { continue };
+        if let Some(fence) = &step.fence {
+            if fence.held {
+                services.insert(command.call.service.clone(), Waits::Undo);
+            }
+            continue;
+        }
+        if given_up {
+            continue;
+        }
         if step.status == Status::Held {
             services.entry(command.call.service.clone()).or_insert(Waits::Effect);
         }
@@ -73,4 +84,38 @@ pub fn outstanding(saga: &Saga, definition: &eventicket_saga::Definition) -> BTr
         }
     }
     count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use eventicket_saga::definition::{Call, Command, Step};
+    use eventicket_saga::{Definition, Fence, Purpose};
+    use serde_json::{Value, json};
+
+    #[test]
+    fn rule_18_a_fence_that_is_put_off_waits_and_nothing_else_of_its_step_does() {
+        let call = |action: &str| Call::new("desk", action, |_| Ok(Value::Null));
+        let undo = Call::new("vault", "give_back", |_| Ok(Value::Null));
+        let steps = vec![Step::command("OPEN", Command::new(call("open")).undo(undo))];
+        let definition = Definition { name: "d".into(), version: 1, steps, deadlines: vec![] };
+        let fence = |held| Some(Fence { purpose: Purpose::Abandon, due: 1, attempts: 0, held, stands: false });
+        let (effect, undo) = (("desk", Waits::Effect), ("vault", Waits::Undo));
+        for (phase, status, undoing, fence, expected) in [
+            (Phase::Forward, Status::Held, Undo::None, None, vec![effect]),
+            (Phase::Unwinding, Status::Done, Undo::Held, None, vec![undo]),
+            (Phase::Forward, Status::Held, Undo::None, fence(false), vec![]),
+            (Phase::Forward, Status::Held, Undo::None, fence(true), vec![("desk", Waits::Undo)]),
+            (Phase::Unwinding, Status::Done, Undo::Held, fence(true), vec![("desk", Waits::Undo)]),
+            (Phase::Abandoning, Status::Held, Undo::None, None, vec![]),
+            (Phase::Abandoned, Status::Done, Undo::Held, None, vec![]),
+            (Phase::Abandoned, Status::Done, Undo::GaveUp, fence(true), vec![("desk", Waits::Undo)]),
+        ] {
+            let mut saga = Saga::new(uuid::Uuid::nil(), &definition, json!({}), 0);
+            (saga.phase, saga.steps[0].status, saga.steps[0].undo, saga.steps[0].fence) =
+                (phase, status, undoing, fence);
+            let expected: BTreeMap<String, Waits> = expected.into_iter().map(|(s, w)| (s.to_owned(), w)).collect();
+            assert_eq!(held(&saga, &definition), expected, "{saga:?}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! What one input does to its saga, before anything is stored.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use eventicket_contracts::sagas::{ActAnswer, StartAnswer};
@@ -50,7 +51,15 @@ impl Replica {
                 }
                 self.again.push(work);
             }
-            fate => turn.refused(work, fate),
+            fate => {
+                match &work {
+                    // It is left to a replica that knows it, and tried again at the next sweep.
+                    Work::Adopt(_) if matches!(fate, Fate::Unknown | Fate::Foreign) => self.stuck.add(saga),
+                    Work::Probe(..) => self.held.set(saga, BTreeMap::new()),
+                    _ => {}
+                }
+                turn.refused(work, fate);
+            }
         }
     }
 
@@ -73,6 +82,7 @@ impl Replica {
         if fed.is_err() {
             // It may be half changed: it is read again, and so are the inputs that it had taken in this turn.
             self.rows.remove(&saga);
+            self.fresh.remove(&saga);
         }
         fed
     }
@@ -88,6 +98,14 @@ impl Replica {
                 turn.starts.push((work, StartAnswer::Refused { code: "invalid_input".into(), message }));
             }
             Work::Poke(saga, _) | Work::Adopt(saga) | Work::Probe(saga, _) => {
+                match work {
+                    Work::Adopt(_) => self.stuck.add(saga),
+                    Work::Probe(..) => {
+                        self.held.set(saga, BTreeMap::new());
+                        turn.settled.push(work);
+                    }
+                    _ => {}
+                }
                 self.timers.set(saga, Some(self.config.clock.now().plus(POISON_PAUSE)));
             }
         }

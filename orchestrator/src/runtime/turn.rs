@@ -11,7 +11,7 @@ use eventicket_contracts::{SagaId, Timestamp};
 use eventicket_nats::Fault;
 use eventicket_planted::Fault as Planted;
 use eventicket_saga::transition::DEFINITION_ERROR;
-use eventicket_saga::{Definition, Effect, Entry, Illegal, Input, Moment, Question, Send, State, What, apply};
+use eventicket_saga::{Answer, Definition, Effect, Entry, Illegal, Input, Moment, Question, Send, State, What, apply};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -96,8 +96,8 @@ pub struct Changes {
     pub changed: HashSet<SagaId>,
     /// Their commands, in order.
     pub sends: Vec<Outgoing>,
-    /// Calls that were answered or timed out, by service: true is a failure.
-    pub calls: Vec<(String, bool)>,
+    /// Calls that were answered or timed out: of which saga, at which service; true is a failure.
+    pub calls: Vec<(SagaId, String, bool)>,
     before: HashMap<SagaId, Standing>,
 }
 
@@ -115,13 +115,15 @@ pub fn feed(world: &World<'_>, rows: &mut HashMap<SagaId, Row>, id: SagaId, inpu
         closed.to_mut().remove(service);
     }
     let moment = Moment { now: world.now.millis(), noise: world.noise ^ row.id.0.as_u64_pair().1, closed: &closed };
+    let fenced = fenced(&definition, &input);
     let output = match apply(&definition, &mut row.saga, input, &moment) {
         Ok(output) if output.repeated => return Fate::Repeated,
         Ok(output) => output,
         Err(illegal) => return Fate::Illegal(illegal),
     };
     row.updated_at = world.now;
-    out.calls.extend(output.history.iter().filter_map(|e| call(&definition, e)));
+    let calls = output.history.iter().filter_map(|e| call(&definition, e)).chain(fenced);
+    out.calls.extend(calls.map(|(service, failed)| (id, service, failed)));
     row.news.extend(output.history);
     for effect in output.effects {
         if let Effect::Send(send) = effect {
@@ -146,6 +148,13 @@ fn call(definition: &Definition, entry: &Entry) -> Option<(String, bool)> {
         What::UndoTimedOut | What::UndoRetrying => Some((undo()?, true)),
         _ => None,
     }
+}
+
+/// A service that tells what it knows of a round has answered, also where the history has it already.
+fn fenced(definition: &Definition, input: &Input) -> Option<(String, bool)> {
+    let Input::Answer { step, answer: Answer::Fenced(_), .. } = input else { return None };
+    let command = definition.command(definition.position(step)?)?;
+    Some((command.call.service.clone(), false))
 }
 
 fn outgoing(row: &Row, send: Send) -> Outgoing {

@@ -235,10 +235,14 @@ fn declined(saga: &Saga) -> Option<&str> {
 
 /// What happens to the money of a booking that ends without tickets.
 fn refund(saga: &Saga) -> RefundStatus {
-    let Some(pay) = saga.steps.get(PAY_AT).filter(|p| p.attempts > 0 && p.status != Status::Rejected) else {
+    let undone = |p: &StepState| p.status != Status::Rejected || p.undo_attempts > 0;
+    let Some(pay) = saga.steps.get(PAY_AT).filter(|p| p.attempts > 0 && undone(p)) else {
         return RefundStatus::None;
     };
+    let nothing = |r: Refunded| r.amount.is_none();
+    let nothing_taken = Refunded::deserialize(&pay.undo_output).is_ok_and(nothing);
     match (saga.phase, pay.undo) {
+        (_, Undo::Done) if nothing_taken => RefundStatus::None,
         (Phase::Forward | Phase::Completed, _) => RefundStatus::None,
         (_, Undo::GaveUp) => RefundStatus::Attention,
         (_, Undo::Done | Undo::Resolved) => RefundStatus::Done,

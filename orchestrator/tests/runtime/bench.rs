@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use eventicket_contracts::envelope::{Answer, Half, Key};
+use eventicket_contracts::envelope::{Answer, Fence, Fenced, Half, Key, Recorded};
 use eventicket_contracts::identity::Idempotency;
 use eventicket_contracts::sagas::{
     Act, ActAnswer, Action, BREAKERS, BreakerMode, BreakerView, HISTORY, HistoryEntry, SET_BREAKER, SetBreaker,
@@ -14,7 +14,7 @@ use eventicket_contracts::sagas::{
 use eventicket_contracts::subjects::{self, Service};
 use eventicket_contracts::{Clock, CustomerId, SagaId};
 use eventicket_kit::Context;
-use eventicket_nats::{Commands, Delivered, Fault, Handled, QueryFailure, WorkerLimits, run_worker};
+use eventicket_nats::{Commands, Delivered, Fault, Handled, Nats, QueryFailure, WorkerLimits, run_worker};
 use eventicket_orchestrator::api::{self, Reader};
 use eventicket_orchestrator::runtime::admission::Bound;
 use eventicket_orchestrator::runtime::row::Row;
@@ -31,7 +31,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// The tests' service.
-pub const DESK: Service = Service::new("desk", &["open", "close", "stamp", "seal"]);
+pub const DESK: Service = Service::new("desk", &["open", "close", "stamp", "seal", subjects::FENCE]);
 /// Another one, which takes what `deposit` brings.
 pub const VAULT: Service = Service::new("vault", &["store", "give_back"]);
 /// A hang is told after this.
@@ -112,6 +112,9 @@ impl Desk {
             return Answer::Retry("unavailable".into());
         }
         let mut answers = self.answers.lock().unwrap();
+        if d.item.half == Half::Fence {
+            return fenced(d, &answers);
+        }
         let answer = answers.entry(key.clone()).or_insert_with(|| {
             if self.refusing.load(Ordering::SeqCst) {
                 return Answer::rejected("closed_today", "come again");
@@ -121,6 +124,18 @@ impl Desk {
         });
         answer.clone()
     }
+}
+
+/// What is recorded of a round; the tests' rounds are not sent again once they are fenced.
+fn fenced(d: &Delivered, answers: &HashMap<(Key, Half), Answer>) -> Answer {
+    let fence: Fence = serde_json::from_str(d.item.body.get()).unwrap();
+    let recorded = |half| match answers.get(&(d.item.key.clone(), half)) {
+        Some(Answer::Done(output)) => Recorded::Done(output.clone()),
+        Some(Answer::Rejected(rejection)) => Recorded::Rejected(rejection.clone()),
+        _ => Recorded::Closed,
+    };
+    let (effect, undo) = (recorded(Half::Do), fence.undo.then(|| recorded(Half::Undo)));
+    Answer::done(&Fenced { id: fence.id, effect, undo })
 }
 
 /// The vault, which takes everything.
@@ -165,11 +180,16 @@ impl Bench {
 
     /// Starts a replica that keeps so many commands in flight.
     pub async fn bounded_replica(&self, versions: &[u32], bound: Bound) -> Replica {
+        self.replica_over(self.pool.clone(), self.ctx.nats.clone(), versions, bound).await
+    }
+
+    /// Starts a replica with ways of its own to the servers.
+    pub async fn replica_over(&self, pool: PgPool, nats: Nats, versions: &[u32], bound: Bound) -> Replica {
         let services = [DESK, VAULT];
         let may_call =
             |service: &str, action: &str| services.iter().any(|s| s.name() == service && s.actions().contains(&action));
         let catalogue = Arc::new(Catalogue::new(vec![visit(versions), deposit()], may_call).unwrap());
-        let (pool, nats, clock) = (self.pool.clone(), self.ctx.nats.clone(), Clock::system());
+        let clock = Clock::system();
         let reader =
             Reader { pool: pool.clone(), catalogue: catalogue.clone(), nats: nats.clone(), clock: clock.clone() };
         let shutdown = self.ctx.shutdown.child_token();
@@ -326,6 +346,12 @@ impl Bench {
 
     pub async fn completed(&self, sagas: &[SagaId]) {
         self.until(sagas, |row| row.saga.phase == Phase::Completed).await;
+    }
+
+    /// Commands in flight at a service, by what each replica has added and taken off.
+    pub async fn in_flight(&self, service: &str) -> Vec<i64> {
+        let sql = "SELECT coalesce((outstanding::jsonb ->> $1)::bigint, 0) FROM replicas ORDER BY name";
+        sqlx::query_scalar(sql).bind(service).fetch_all(&self.pool).await.unwrap()
     }
 
     /// The reasons of all dead letters.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use eventicket_contracts::SagaId;
 use eventicket_contracts::sagas::BreakerMode;
 use eventicket_orchestrator::runtime::journal;
+use eventicket_saga::breaker::{self, Breaker};
 use eventicket_saga::{Phase, State};
 use futures::future::join_all;
 use serde_json::json;
@@ -159,4 +160,39 @@ async fn rule_18_a_rejected_probe_closes() {
     bench.breaker_until(|b| b.state == "closed").await;
     bench.until(&[tripping, held].concat(), |row| row.saga.ended()).await;
     bench.end(vec![replica]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_18_answers_are_counted_in_memory_and_only_changes_of_state_are_written() {
+    let bench = Bench::new().await;
+    let (_desk, replica) = (bench.desk(), bench.replica(&[1]).await);
+    bench.desk.broken.store(true, Ordering::SeqCst);
+    let failing = started(&bench, 5).await;
+    let failed = |row: &eventicket_orchestrator::runtime::row::Row| row.saga.steps[0].error.is_some();
+    bench.until(&failing, failed).await;
+    bench.desk.broken.store(false, Ordering::SeqCst);
+    bench.until(&failing, |row| row.saga.ended()).await;
+    bench.completed(&started(&bench, 20).await).await;
+    assert_eq!(version(&bench).await, 0, "it has never been written");
+
+    let tripping = trip(&bench).await;
+    bench.breaker_until(|b| b.state == "open").await;
+    assert_eq!(version(&bench).await, 1, "written once for {TRIPPING} failures");
+    bench.desk.broken.store(false, Ordering::SeqCst);
+    bench.until(&tripping, |row| row.saga.ended()).await;
+    bench.end(vec![replica]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_18_of_two_claims_of_a_probe_one_wins() {
+    let bench = Bench::new().await;
+    let now = bench.ctx.clock.now();
+    let set = |state, version| {
+        let breaker = Breaker { state, ..Breaker::default() };
+        journal::set_breaker(&bench.pool, DESK.name(), breaker, version, now)
+    };
+    assert!(set(breaker::State::Open(now.millis()), 0).await.unwrap());
+    let claims = join_all((0..8).map(|n| set(breaker::State::HalfOpen(now.millis() + n), 1))).await;
+    assert_eq!(claims.into_iter().filter(|won| *won.as_ref().unwrap()).count(), 1);
+    assert_eq!(version(&bench).await, 2);
 }

@@ -52,6 +52,10 @@ async fn what_needs_attention_is_found_with_its_reason() {
     let mark = &page.items[0].attention[0];
     assert_eq!((mark.step.as_str(), mark.reason.contains("the desk is on fire")), ("SEAL", true), "{mark:?}");
     assert_eq!(found(&bench, state("waiting")).await, [well]);
+    bench.desk.panics.lock().unwrap().clear();
+    let done = bench.started(json!({})).await;
+    bench.completed(&[done]).await;
+    assert_eq!(found(&bench, state("unfinished")).await, [well, marked]);
     bench.ctx.shutdown.cancel();
     replica.stop().await;
 }

@@ -1,9 +1,11 @@
 //! Replicas that die, and streams that are lost under the runtime.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use eventicket_contracts::envelope::Half;
 use eventicket_contracts::{SagaId, subjects};
+use futures::StreamExt as _;
 use futures::future::join_all;
 use serde_json::json;
 
@@ -71,4 +73,50 @@ async fn rule_11_streams_deleted_and_purged_in_the_middle_lose_nothing() {
     bench.completed(&sagas).await;
     each_once(&bench, sagas.len() + 1);
     bench.end(replicas).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_11_rows_name_their_replica_whose_name_is_new_at_each_start() {
+    let bench = Bench::new().await;
+    let _desk = bench.desk();
+    let mut names = BTreeSet::new();
+    for _ in 0..3 {
+        let replica = bench.replica(&[1]).await;
+        let saga = bench.started(json!({"wait": true})).await;
+        let dispatcher = "SELECT r.name FROM sagas s JOIN replicas r ON r.name = s.dispatcher WHERE s.id = $1";
+        let name: uuid::Uuid = sqlx::query_scalar(dispatcher).bind(saga.0).fetch_one(&bench.pool).await.unwrap();
+        names.insert(name);
+        replica.stop().await;
+    }
+    assert_eq!(names.len(), 3);
+    bench.end(vec![]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_11_a_stream_that_has_lost_what_it_acknowledged_shows() {
+    let bench = Bench::new().await;
+    let (desk, replica) = (bench.desk(), bench.replica(&[1]).await);
+    bench.completed(&started(&bench, 1).await).await;
+    desk.abort();
+    let _ = desk.await;
+    let jetstream = bench.ctx.nats.jetstream().clone();
+    let stream = jetstream.get_stream(DESK.stream()).await.unwrap().cached_info().clone();
+    let looks = bench.ctx.nats.subscriber().subscribe(format!("$JS.API.STREAM.INFO.{}", DESK.stream()));
+    let mut looks = looks.await.unwrap();
+    bench.ctx.nats.flush().await;
+    looks.next().await.expect("the replica has looked");
+    let saga = bench.started(json!({})).await;
+    while jetstream.get_stream(DESK.stream()).await.unwrap().cached_info().state.messages == 0 {}
+
+    // Its store of a moment ago comes back, without the command.
+    jetstream.delete_stream(DESK.stream()).await.unwrap();
+    let again = jetstream.create_stream(stream.config.clone()).await.unwrap();
+    for _ in stream.config.first_sequence.unwrap()..=stream.state.last_sequence {
+        jetstream.publish(format!("cmd.{}.open.0", DESK.name()), "".into()).await.unwrap().await.unwrap();
+    }
+    again.purge().await.unwrap();
+    let _desk = bench.desk();
+    bench.completed(&[saga]).await;
+    assert_eq!(bench.row(saga).await.saga.steps[0].attempts, 1, "it was sent again before its time-out");
+    bench.end(vec![replica]).await;
 }

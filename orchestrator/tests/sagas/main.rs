@@ -9,6 +9,7 @@ mod crashes;
 mod failures;
 mod orders;
 mod publish_event;
+mod rules;
 mod samples;
 
 use eventicket_contracts::codes;

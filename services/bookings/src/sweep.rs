@@ -3,11 +3,12 @@
 //! A pass looks only at ends of grace that have come since the one before, by an index that knows nothing of states (see
 //! the table). Passes overlap, since a row is seen after its commit only; a deep one overlaps by far more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use eventicket_contracts::envelope::Key;
 use eventicket_contracts::{Clock, SagaId, Timestamp, codes};
+use eventicket_nats::Fault;
 use tokio_util::sync::CancellationToken;
 
 use crate::allocation::Phase;
@@ -59,20 +60,23 @@ impl Sweep {
     }
 
     /// Frees what is due; gives the time to the next end.
-    async fn pass(&mut self) -> Result<Duration, sqlx::Error> {
+    async fn pass(&mut self) -> Result<Duration, Fault> {
         let now = self.clock.now();
         let deep = now.since(self.deep_at) >= DEEP_EVERY;
         let from = match self.from {
             None => earlier(self.store.swept().await?, DEEP),
             Some(from) => earlier(from, if deep { DEEP } else { OVERLAP }),
         };
+        // Those that stay held, which nobody behind them waits for.
+        let mut skipped: HashSet<Key> = HashSet::new();
         let next = loop {
-            let found = self.store.due(from, now.plus(PASS), BATCH).await?;
-            let full = found.len() == BATCH;
+            let most = BATCH + skipped.len();
+            let found = self.store.due(from, now.plus(PASS), most).await?;
+            let full = found.len() == most;
             let (due, ahead): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, end)| *end <= now);
             let next = ahead.first().map_or(PASS, |(_, end)| end.since(now));
-            let keys: Vec<Key> = due.into_iter().map(|(key, _)| key).collect();
-            self.free(&keys, now).await?;
+            let keys: Vec<Key> = due.into_iter().map(|(key, _)| key).filter(|key| !skipped.contains(key)).collect();
+            skipped.extend(self.free_all(&keys, now).await?);
             if !full || keys.is_empty() {
                 break next;
             }
@@ -83,6 +87,26 @@ impl Sweep {
             self.deep_at = now;
         }
         Ok(next)
+    }
+
+    /// Frees what can be freed; what the data is to blame for (rule 9) is halved until it stands alone, and is skipped.
+    async fn free_all(&self, keys: &[Key], now: Timestamp) -> Result<Vec<Key>, Fault> {
+        let (mut parts, mut skipped) = (vec![keys], Vec::new());
+        while let Some(part) = parts.pop() {
+            match (self.free(part, now).await.map_err(Fault::from), part) {
+                (Ok(()), _) => {}
+                (Err(Fault::Broken(reason)), [alone]) => {
+                    tracing::error!(saga = %alone.saga, reason, "a hold cannot be freed");
+                    skipped.push(alone.clone());
+                }
+                (Err(Fault::Broken(_)), more) => {
+                    let (first, second) = more.split_at(more.len() / 2);
+                    parts.extend([second, first]);
+                }
+                (Err(transient), _) => return Err(transient),
+            }
+        }
+        Ok(skipped)
     }
 
     /// Frees those that are still held once their sagas' locks are held, as a command would.

@@ -4,6 +4,7 @@
 //! it: the intended change stands beside the event, which shows what it showed, until it is settled.
 
 use std::fmt;
+use std::time::Duration;
 
 use eventicket_contracts::events::{Event, EventDetails, EventState, NewTicketType, SaleChange, TicketType, Viewer};
 use eventicket_contracts::{CustomerId, EventId, TicketTypeId, Timestamp, codes};
@@ -12,6 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::sale;
 use crate::validation::{self, Before};
+
+/// How long a change holds others off. Behind it, its saga may have ended without a word (an operator gave it up before it
+/// asked bookings), and a further change takes its place: under a higher version, by which bookings knows the later one,
+/// and of which the end of the former one, should it still come, is no end.
+pub(crate) const PENDING_FOR: Duration = Duration::from_secs(60);
 
 /// An event as it is stored.
 #[derive(Clone, Debug, PartialEq)]
@@ -137,14 +143,18 @@ pub(crate) fn edit(
     if event.state == EventState::Cancelled {
         return Err(Refusal::Cancelled);
     }
-    check(stored, Some(version))?;
+    check(stored, Some(version), now)?;
     let draft = event.state == EventState::Draft;
     let types: Vec<TicketTypeId> = event.details.ticket_types.iter().map(|kind| kind.id).collect();
     let times = (!draft).then_some((event.details.starts_at, event.details.ends_at));
     let details = accept(details, &Before { types: &types, times }, now)?;
-    let next = Next { state: event.state, details };
-    if draft || sale::is_same(event, &next) {
-        let change = event.change.clone().filter(|_| !draft);
+    // A publication that was not heard of again goes on with what is written now.
+    let state = if event.state == EventState::Publishing { EventState::Published } else { event.state };
+    let next = Next { state, details };
+    // Bookings may have accepted a change that was not heard of again: while it sells, it has to be asked.
+    let is_known = stored.next.is_none() || event.details.ends_at <= now;
+    if draft || (is_known && sale::is_same(event, &next)) {
+        let change = event.change.clone().filter(|change| !draft && change.refused.is_some());
         let event =
             Event { version: event.version + 1, change, details: next.details, updated_at: now, ..event.clone() };
         return Ok(Decision::AtOnce(Box::new(Stored { event, next: None })));
@@ -201,10 +211,12 @@ fn turn(
     now: Timestamp,
 ) -> Result<Decision, Refusal> {
     let event = &stored.event;
-    if stored.next.as_ref().map_or(event.state, |next| next.state) == to {
+    // One that was not heard of again is asked for anew, but not by a repeat of the request that led to it.
+    let anew = is_overdue(stored, now) && check_version(event, version).is_ok();
+    if stored.next.as_ref().map_or(event.state, |next| next.state) == to && !anew {
         return Ok(Decision::Nothing);
     }
-    check(stored, version)?;
+    check(stored, version, now)?;
     if last <= now {
         return Err(Refusal::Over);
     }
@@ -246,10 +258,15 @@ pub(crate) fn settle(stored: Stored, version: i64, refused: Option<&str>, now: T
     Some(Settled { event: Event { state: next.state, details: next.details, change: None, ..event }, what })
 }
 
-/// Nothing was changed since it was read, and nothing is under way.
-fn check(stored: &Stored, version: Option<i64>) -> Result<(), Refusal> {
+/// Nothing was changed since it was read, and nothing is under way that may be decided soon.
+fn check(stored: &Stored, version: Option<i64>, now: Timestamp) -> Result<(), Refusal> {
     check_version(&stored.event, version)?;
-    if stored.next.is_some() { Err(Refusal::Pending) } else { Ok(()) }
+    if stored.next.is_some() && !is_overdue(stored, now) { Err(Refusal::Pending) } else { Ok(()) }
+}
+
+/// Whether the change under way is so for longer than it holds others off; nothing else is written meanwhile.
+fn is_overdue(stored: &Stored, now: Timestamp) -> bool {
+    stored.next.is_some() && now.since(stored.event.updated_at) > PENDING_FOR
 }
 
 fn check_version(event: &Event, version: Option<i64>) -> Result<(), Refusal> {

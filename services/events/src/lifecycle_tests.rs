@@ -107,6 +107,34 @@ fn what_is_under_way_is_found_and_holds_everything_else_off() {
 }
 
 #[test]
+fn rule_14_a_change_that_was_not_heard_of_for_a_minute_is_superseded() {
+    let (minute, later) = (NOW.plus(PENDING_FOR), NOW.plus(PENDING_FOR + Duration::from_millis(1)));
+    for (state, next) in [(Publishing, Published), (Published, Stopped), (Stopped, Published), (Published, Cancelled)] {
+        let stored = stored(state, Some(next));
+        for (to, turn) in [(Published, publish as Turn), (Stopped, stop), (Cancelled, cancel)] {
+            let expected = if to == next { "nothing" } else { codes::CHANGE_PENDING };
+            assert_eq!(told(turn(&stored, Some(7), minute)), expected, "{to:?} while {next:?}");
+            assert_eq!(told(turn(&stored, Some(7), later)), format!("{to:?}"), "{to:?} while {next:?}");
+            assert_eq!(told(turn(&stored, None, later)), format!("{to:?}"), "{to:?} while {next:?}");
+            let repeat = if to == next { "nothing" } else { codes::VERSION_CONFLICT };
+            assert_eq!(told(turn(&stored, Some(6), later)), repeat, "{to:?} while {next:?}");
+        }
+        // Bookings is asked in any case: it may have accepted the change.
+        let edited = |now| told(edit(&stored, 7, written(&stored.event), now));
+        let shown = if state == Publishing { Published } else { state };
+        assert_eq!((edited(minute).as_str(), edited(later)), (codes::CHANGE_PENDING, format!("{shown:?}")));
+        // The end of the former change is none of the new one.
+        let Ok(Decision::Offered(new)) = edit(&stored, 7, written(&stored.event), later) else { panic!("not offered") };
+        assert_eq!(settle(*new.clone(), 7, None, later), None);
+        assert_eq!(settle(*new, 8, None, later).map(|settled| settled.event.state), Some(shown));
+    }
+    // When it is over, nobody asks any more.
+    let over = stored(Published, Some(Stopped));
+    let Ok(Decision::AtOnce(done)) = edit(&over, 7, written(&over.event), END) else { panic!("not at once") };
+    assert_eq!((done.event.change, done.next), (None, None));
+}
+
+#[test]
 fn an_edit_goes_to_bookings_where_it_changes_what_is_sold() {
     let price = |d: &mut EventDetails<NewTicketType>| d.ticket_types[0].price.amount += 1;
     let seats = |d: &mut EventDetails<NewTicketType>| d.ticket_types[0].seats.reverse();

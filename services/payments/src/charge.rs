@@ -250,10 +250,7 @@ impl Charge {
             State::Refunded | State::RefundFailed => {
                 Some(Answer::done(Refunded { amount: self.terms.as_ref().map(|terms| terms.amount) }))
             }
-            State::RefundRefused => {
-                let why = self.refund_error.as_deref().unwrap_or_default();
-                Some(Answer::rejected(codes::REFUND_REFUSED, format!("the payment gateway gives nothing back: {why}")))
-            }
+            State::RefundRefused => Some(Answer::Rejected(self.refund_rejection())),
             State::Rejected | State::Void | State::Tombstone => Some(Answer::done(Refunded { amount: None })),
             State::Refunding if self.refund.is_some() || self.keys.refund > 0 => Some(Answer::Pending(Value::Null)),
             State::Open | State::Created | State::Cancelling | State::Pending | State::Done => None,
@@ -261,16 +258,27 @@ impl Charge {
         }
     }
 
+    fn refund_rejection(&self) -> Rejection {
+        let why = self.refund_error.as_deref().unwrap_or_default();
+        let message = format!("the payment gateway gives nothing back: {why}");
+        Rejection { code: codes::REFUND_REFUSED.to_owned(), message }
+    }
+
     /// What a fence of the round tells, `None` while the end of its undo is awaited.
     pub fn fenced(&self, id: u32, undo: bool) -> Option<Fenced> {
         let closed = |rejection: &&Rejection| [codes::UNDONE, codes::CLOSED].contains(&rejection.code.as_str());
+        // What stands counts, also where the do was closed before its money came.
+        let stands = matches!(self.state, State::RefundRefused | State::RefundFailed);
         let effect = match (self.outcome, &self.rejection) {
-            (Some(Outcome::Done), _) => Recorded::Done(serde_json::to_value(self.charged()).unwrap_or_default()),
+            (outcome, _) if stands || outcome == Some(Outcome::Done) => {
+                Recorded::Done(serde_json::to_value(self.charged()).unwrap_or_default())
+            }
             (Some(Outcome::Rejected), Some(rejection)) if !closed(&rejection) => Recorded::Rejected(rejection.clone()),
-            (Some(Outcome::Rejected) | None, _) => Recorded::Closed,
+            (_, _) => Recorded::Closed,
         };
         let undo = match (undo, &self.undo_asker, self.undo_answer()) {
             (false, _, _) => None,
+            (true, _, _) if self.state == State::RefundRefused => Some(Recorded::Rejected(self.refund_rejection())),
             (true, None, _) => Some(Recorded::Closed),
             (true, Some(_), Some(Answer::Done(output))) => Some(Recorded::Done(output)),
             (true, Some(_), Some(Answer::Rejected(rejection))) => Some(Recorded::Rejected(rejection)),

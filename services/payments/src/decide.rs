@@ -128,6 +128,13 @@ pub(crate) fn is_slow(charge: &Charge) -> bool {
     charge.state == State::Pending || (charge.state == State::Refunding && refund)
 }
 
+/// Whether a write changed nothing but the gateway's keys: the same call again, which must not be made ever faster.
+pub(crate) fn is_repeat(before: &Charge, after: &Charge) -> bool {
+    let (version, keys) = (after.version, after.keys);
+    let same = Charge { version, keys, ..before.clone() };
+    before.keys != keys && same == *after
+}
+
 /// What follows from what was seen of `call`.
 pub(crate) fn observe(charge: &Charge, call: Call, observed: Observed) -> Verdict {
     use State::{Cancelling, Closing, Created, Done, Open, Pending, Refunding, Rejected, Tombstone, Void};
@@ -258,6 +265,8 @@ pub(crate) fn undo(charge: &Charge, asker: Asker, reason: &str) -> Option<Charge
     let next = match charge.state {
         State::Open | State::Created | State::Cancelling | State::Pending => charge.closed(codes::UNDONE, UNDONE)?,
         State::Done => charge.next(State::Refunding),
+        // A saga that asks an operator to pay by hand may have been heard: what is tried again would pay twice.
+        State::RefundRefused if charge.failed_refund.is_some() => return None,
         State::RefundRefused if is_new && !charge.undo_closed => {
             let again = charge.with_keys(|keys| keys.refund += 1);
             Charge { state: State::Refunding, refund: None, refund_error: None, ..again }

@@ -289,7 +289,10 @@ fn rule_13_a_fence_closes_what_is_under_way_and_tells_the_rest() {
             }
             _ => assert_eq!(fenced.effect, Recorded::Closed, "{state:?}"),
         }
-        assert_eq!(fenced.undo, (!alone).then_some(Recorded::Closed), "{state:?}: nobody undid it");
+        match (state, fenced.undo) {
+            (State::RefundRefused, Some(Recorded::Rejected(no))) => assert_eq!(no.code, codes::REFUND_REFUSED),
+            (_, undo) => assert_eq!(undo, (!alone).then_some(Recorded::Closed), "{state:?}: nobody undid it"),
+        }
         let late = undo(&after, asker(1), "late");
         assert!(alone || late.is_none(), "{state:?}: a closed undo does not begin");
         if !alone {
@@ -314,4 +317,31 @@ fn rule_13_a_fence_that_meets_a_refund_is_answered_when_its_end_is_known() {
         let Answer::Done(told) = &replies[1].answer else { panic!("a fence is done") };
         assert_eq!((&told["id"], told["undo"].get(end).is_some()), (&serde_json::json!(4), true), "{told}");
     }
+}
+
+#[test]
+fn rule_13_a_fence_tells_that_money_stands_where_a_closed_charge_was_not_given_back() {
+    let closed = Charge { outcome: Some(Outcome::Rejected), ..charge(State::Refunding) };
+    let closed = closed.rejected(State::Refunding, codes::CLOSED, "closed");
+    let refused = closed.refund_refused(None, None);
+    let failed = closed.refunded(Some("re_1".into())).refund_failed(None);
+    let charged = Recorded::Done(serde_json::json!({ "intent": "pi_first" }));
+    for undo_asker in [None, Some(asker(1))] {
+        let told = Charge { undo_asker: undo_asker.clone(), ..refused.clone() }.fenced(1, true).unwrap();
+        assert_eq!(told.effect, charged);
+        assert!(matches!(told.undo, Some(Recorded::Rejected(no)) if no.code == codes::REFUND_REFUSED));
+        let told = Charge { undo_asker: undo_asker.clone(), ..failed.clone() }.fenced(1, true).unwrap();
+        assert_eq!(told.effect, charged);
+        assert_eq!(matches!(told.undo, Some(Recorded::Done(_))), undo_asker.is_some(), "as recorded");
+    }
+}
+
+#[test]
+fn a_refund_that_a_saga_stands_for_is_not_tried_again() {
+    let refused = charge(State::Refunding).refund_refused(None, None).with_saga(SagaId::fresh());
+    assert!(refused.failed_refund.is_some());
+    assert_eq!(undo(&refused, asker(1), "cancelled"), None, "an operator pays by hand");
+    assert!(matches!(refused.undo_answer(), Some(Answer::Rejected(no)) if no.code == codes::REFUND_REFUSED));
+    let alone = Charge { failed_refund: None, ..refused };
+    assert_eq!(undo(&alone, asker(1), "cancelled").map(|next| next.state), Some(State::Refunding));
 }

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::charge::{Charge, State};
 use crate::decide::{self, Call, Delay, Observed, Verdict};
 use crate::gateway::Gateway;
-use crate::recorder::Writes;
+use crate::recorder::{Unwritten, Writes};
 use crate::rest::{Pace, Rest};
 use crate::store::Store;
 
@@ -113,8 +113,11 @@ impl Driver {
         }
         let mut rows = self.0.rows();
         // What waits may be of a later version than what somebody read a moment ago.
-        let rested = rows.rest.take(&charge.key).map(|(rested, _)| rested);
-        let charge = rested.filter(|rested| rested.version > charge.version).unwrap_or(charge);
+        let rested = rows.rest.take(&charge.key);
+        // Who asks does not make the looks behind it more frequent.
+        let same = rested.as_ref().filter(|(rested, _)| rested.state == charge.state);
+        let pace = same.map_or_else(Pace::default, |(_, pace)| *pace);
+        let charge = rested.map(|(rested, _)| rested).filter(|r| r.version > charge.version).unwrap_or(charge);
         let drive = Drive { version: charge.version.into(), owed: owed.into(), ..Drive::default() };
         if let Some(known) = rows.driven.get(&charge.key) {
             known.owed.fetch_or(owed, Ordering::SeqCst);
@@ -125,7 +128,7 @@ impl Driver {
             }
             drive.owed.store(known.owed.load(Ordering::SeqCst), Ordering::SeqCst);
         }
-        self.0.spawn(&mut rows, charge, drive, Pace::default());
+        self.0.spawn(&mut rows, charge, drive, pace);
     }
 
     /// Keeps this replica known, takes over the rows of dead ones and takes up what has waited, until shutdown; then
@@ -166,6 +169,13 @@ impl Driver {
             self.0.spawn(&mut rows, charge, drive, pace);
         }
     }
+}
+
+/// The pace behind a write, and what its next call waits for; a refund that only gets another key keeps its pace.
+fn after_write(before: &Charge, after: &Charge, pace: Pace) -> (Pace, Option<Delay>) {
+    let slow = decide::is_slow(after);
+    let pace = if slow && decide::is_repeat(before, after) { pace } else { Pace::default() };
+    (pace, slow.then_some(Delay::Slow))
 }
 
 /// Takes the drive off the map when it ends, also by a panic.
@@ -227,10 +237,18 @@ impl Inner {
                     if drive.owed.load(Ordering::SeqCst) && !after.replies(&charge).is_empty() {
                         drive.owed.store(false, Ordering::SeqCst); // the news is the answer
                     }
-                    let Some(after) = self.writes.write(charge, *after, None).await else { return };
-                    drive.version.store(after.version, Ordering::SeqCst);
-                    (charge, pace) = (after, Pace::default());
-                    decide::is_slow(&charge).then_some(Delay::Slow)
+                    match self.writes.write(charge.clone(), *after, None).await {
+                        Ok(after) => {
+                            drive.version.store(after.version, Ordering::SeqCst);
+                            let delay;
+                            (pace, delay) = after_write(&charge, &after, pace);
+                            charge = after;
+                            delay
+                        }
+                        Err(Unwritten::Moved) => return,
+                        // It is looked at again at an ever slower pace.
+                        Err(Unwritten::Broken) => Some(Delay::Slow),
+                    }
                 }
                 Verdict::Call(other) => {
                     next = Some(other);
@@ -283,5 +301,34 @@ impl Inner {
         if !replies.is_empty() && self.replies.try_send(replies).is_err() {
             tracing::warn!("replies are not sent: too many wait already");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::Refusal;
+    use eventicket_contracts::SagaId;
+
+    #[test]
+    fn rule_06_want_of_balance_makes_refunds_slower_with_each_key() {
+        let key = Key { saga: SagaId::fresh(), step: "PAY".into(), round: 1 };
+        let intent = Some("pi_1".to_owned());
+        let mut charge = Charge { intent, ..Charge::new(key, None).next(State::Refunding) };
+        let short = Refusal { rejection: decide::declined(), already_refunded: false, for_now: true, status: None };
+        let (mut pace, mut waits) = (Pace::default(), Vec::new());
+        for _ in 0..10 {
+            let seen = Observed::Refused(short.clone());
+            let Verdict::Write(after) = decide::observe(&charge, Call::Refund, seen) else { panic!("not tried again") };
+            let (kept, delay) = after_write(&charge, &after, pace);
+            assert_eq!(delay, Some(Delay::Slow));
+            (charge, pace) = (*after, kept);
+            waits.push(pace.wait(Delay::Slow));
+        }
+        assert!(waits[9] > Duration::from_secs(120), "{waits:?}");
+        // A change of the row itself begins anew.
+        let refund = Charge { refund: Some("re_1".into()), ..charge.next(State::Refunding) };
+        let (mut fresh, _) = after_write(&charge, &refund, pace);
+        assert!(fresh.wait(Delay::Slow) <= Duration::from_secs(2));
     }
 }

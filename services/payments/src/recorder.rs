@@ -7,8 +7,8 @@ use std::time::Duration;
 use eventicket_contracts::envelope::{DomainEvent, Key, Reply};
 use eventicket_contracts::payments::FailedRefund;
 use eventicket_contracts::{Clock, SagaId, Timestamp};
-use eventicket_nats::Nats;
 use eventicket_nats::outbox::NewEvent;
+use eventicket_nats::{Fault, Nats};
 use serde_json::json;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -38,7 +38,16 @@ struct Write {
     after: Charge,
     /// The webhook that told it.
     webhook: Option<String>,
-    written: oneshot::Sender<bool>,
+    written: oneshot::Sender<Result<(), Unwritten>>,
+}
+
+/// Why a change is not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unwritten {
+    /// Somebody else has changed the row, or the process ends.
+    Moved,
+    /// The database refuses what is to be written, and will do so again.
+    Broken,
 }
 
 /// The way to the recorder; cheap to clone.
@@ -51,13 +60,14 @@ impl Writes {
         (Self(writes), Written(written))
     }
 
-    /// The row as it is committed; `None` where it is not, since somebody else has changed it. A row of version 0 is made.
+    /// The row as it is committed. A row of version 0 is made.
     /// What follows from the new state for fences and failed refunds is written with it.
-    pub async fn write(&self, before: Charge, after: Charge, webhook: Option<String>) -> Option<Charge> {
+    pub async fn write(&self, before: Charge, after: Charge, webhook: Option<String>) -> Result<Charge, Unwritten> {
         let after = after.with_fence_answered().with_saga(SagaId::fresh());
         let (written, answer) = oneshot::channel();
-        self.0.send(Write { before, after: after.clone(), webhook, written }).await.ok()?;
-        answer.await.ok()?.then_some(after)
+        let sent = self.0.send(Write { before, after: after.clone(), webhook, written }).await;
+        sent.map_err(|_| Unwritten::Moved)?;
+        answer.await.unwrap_or(Err(Unwritten::Moved)).map(|()| after)
     }
 }
 
@@ -84,14 +94,14 @@ impl Recorder {
         while self.writes.0.recv_many(&mut waiting, BATCH).await > 0 {
             while !waiting.is_empty() {
                 let batch = first_of_each_row(&mut waiting);
-                let written = self.persist(&batch).await;
-                self.tell(batch, &written);
+                let ends = self.persist(&batch).await;
+                self.tell(batch, &ends);
             }
         }
     }
 
-    fn tell(&self, batch: Vec<Write>, written: &HashSet<Key>) {
-        let is_written = |write: &&Write| written.contains(&write.after.key);
+    fn tell(&self, batch: Vec<Write>, ends: &Ends) {
+        let is_written = |write: &&Write| ends.written.contains(&write.after.key);
         let replies: Vec<_> =
             batch.iter().filter(is_written).flat_map(|write| write.after.replies(&write.before)).collect();
         if !replies.is_empty() && self.replies.try_send(replies).is_err() {
@@ -104,24 +114,47 @@ impl Recorder {
             self.wake_starter.notify_one();
         }
         for Write { after, written: answer, .. } in batch {
-            let _ = answer.send(written.contains(&after.key)); // the driver may have been stopped
+            let _ = answer.send(ends.of(&after.key)); // the driver may have been stopped
         }
     }
 
-    /// Commits, however often it takes: what was seen at the gateway must not be lost while this process lives.
-    async fn persist(&self, batch: &[Write]) -> HashSet<Key> {
-        let (mut unsure, mut last_tries) = (false, 0);
-        while last_tries < LAST_TRIES {
-            match self.transaction(batch, unsure).await {
-                Ok(Some(written)) => return written,
+    /// Commits, however often it takes: what was seen at the gateway must not be lost while this process lives. What the
+    /// data is to blame for (rule 9) is halved until it stands alone, so that it stops nobody else.
+    async fn persist(&self, batch: &[Write]) -> Ends {
+        let (mut ends, mut last_tries) = (Ends::default(), 0);
+        let mut parts = vec![(batch, false)];
+        while let Some((part, unsure)) = parts.pop() {
+            match self.transaction(part, unsure).await.map_err(Fault::from) {
+                Ok(Some(written)) => {
+                    ends.written.extend(written);
+                    continue;
+                }
+                Err(Fault::Broken(reason)) => {
+                    match part {
+                        [] => {}
+                        [alone] => {
+                            let charge = &alone.after.key;
+                            tracing::error!(%charge, reason, "a change of a charge cannot be recorded");
+                            ends.broken.insert(charge.clone());
+                        }
+                        more => {
+                            let (first, second) = more.split_at(more.len() / 2);
+                            parts.extend([(second, unsure), (first, unsure)]);
+                        }
+                    }
+                    continue;
+                }
                 Ok(None) => tracing::warn!("this replica was taken for dead; its next beat revives it"),
-                Err(error) => tracing::warn!(%error, "charges cannot be recorded now"),
+                Err(Fault::Transient(error)) => tracing::warn!(error, "charges cannot be recorded now"),
             }
-            unsure = true;
             last_tries += u32::from(self.shutdown.is_cancelled());
+            if last_tries >= LAST_TRIES {
+                break;
+            }
+            parts.push((part, true));
             tokio::time::sleep(RETRY).await;
         }
-        HashSet::new()
+        ends
     }
 
     /// `unsure`: a former try may have been committed without our knowledge; what then stands there already counts.
@@ -147,6 +180,22 @@ impl Recorder {
         }
         tx.commit().await?;
         Ok(Some(written))
+    }
+}
+
+/// What became of a batch; what is in neither was not written.
+#[derive(Default)]
+struct Ends {
+    written: HashSet<Key>,
+    broken: HashSet<Key>,
+}
+
+impl Ends {
+    fn of(&self, key: &Key) -> Result<(), Unwritten> {
+        if self.written.contains(key) {
+            return Ok(());
+        }
+        Err(if self.broken.contains(key) { Unwritten::Broken } else { Unwritten::Moved })
     }
 }
 

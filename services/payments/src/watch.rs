@@ -94,7 +94,7 @@ impl Watch {
             Observed::Refund { status: RefundStatus::Failed, reason, .. } => {
                 let failed = charge.refund_failed(reason);
                 // Where the row has moved on, the next look sees how.
-                self.writes.write(charge, failed, None).await.map(|_| Looked::Ended)
+                self.writes.write(charge, failed, None).await.ok().map(|_| Looked::Ended)
             }
             Observed::Refund { .. } if before + 1 >= LOOKS => Some(Looked::Ended),
             Observed::Refund { .. } => Some(Looked::Again(self.clock.now().plus(gap(before + 1)))),

@@ -48,7 +48,8 @@ pub(crate) fn is_plain(id: &str) -> bool {
 
 /// Customers are sent to it.
 fn is_address(url: &str) -> bool {
-    url.len() <= 2_048 && (url.starts_with("https://") || url.starts_with("http://"))
+    let is_text = !url.chars().any(char::is_control);
+    is_text && url.len() <= 2_048 && (url.starts_with("https://") || url.starts_with("http://"))
 }
 
 fn rejection(code: &str, message: impl Into<String>) -> Rejection {
@@ -266,7 +267,11 @@ mod tests {
             }
         };
         assert_eq!(action("https://bank.example/1"), Some("https://bank.example/1".to_owned()));
-        assert_eq!(action("javascript:alert(1)"), None);
+        for other in
+            ["javascript:alert(1)", r"https://bank.example/\u0000", r"https://bank.example/\r\nx", r"https://b/\u0085"]
+        {
+            assert_eq!(action(other), None, "{other}");
+        }
     }
 
     #[test]

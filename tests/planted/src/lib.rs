@@ -65,6 +65,11 @@ faults! {
     PendingIsNotAsked = "pending_is_not_asked",
     /// 9: a database that is away makes dead letters.
     FaultsAreSplit = "faults_are_split",
+    /// 9: a confirm panics for good. That breaks no rule, so no test has to fail with it: `dead_letters` in `tests/e2e` plants
+    /// it and sees that its sagas can be ended, and completed once it is mended. It counts as found by that.
+    ConfirmPanics = "confirm_panics",
+    /// 9: a release panics for good; counts as found by the same tests.
+    ReleasePanics = "release_panics",
     /// 10: a row is written over a newer version.
     NoVersionGuard = "no_version_guard",
     /// 10: effects of a refused update leave.

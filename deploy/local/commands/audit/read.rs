@@ -1,7 +1,7 @@
 //! Reads what the rules judge: the journal first, then the ledger, then the services' rows, side by side in the order of
 //! the sagas' ids, so that only a page of each is held.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 use std::str::FromStr as _;
 
@@ -55,7 +55,7 @@ pub async fn all(settings: &Settings, ledger: &Path) -> anyhow::Result<Findings>
     let journal = open(settings, eventicket_orchestrator::DATABASE).await?;
     let sagas = sagas(&journal, begin).await.context("the journal cannot be read")?;
     let ledger = Ledger::read(ledger).await?;
-    let known = sagas.iter().map(|saga| saga.id).collect();
+    let known = sagas.iter().map(|saga| (saga.id, saga.end)).collect();
     let mut audit = Audit { now: clock.now(), sagas, known, ledger, counts: Counts::default(), found: Vec::new() };
     let strangers = audit.sagas(settings).await?;
     audit.strangers(&journal, strangers).await?;
@@ -179,8 +179,8 @@ type Strangers = HashMap<SagaId, Stranger>;
 struct Audit {
     now: Timestamp,
     sagas: Vec<SagaFacts>,
-    /// Of the sagas that had started.
-    known: HashSet<SagaId>,
+    /// The ends of the sagas that had started.
+    known: HashMap<SagaId, Option<End>>,
     ledger: Ledger,
     counts: Counts,
     found: Vec<Finding>,
@@ -246,7 +246,7 @@ impl Audit {
         let failed = charges.iter().filter_map(|charge| charge.failed_refund);
         let case = Case {
             saga: saga.clone(),
-            failed_refunds: failed.filter(|saga| self.known.contains(saga)).collect(),
+            failed_refunds: failed.filter_map(|saga| Some((saga, *self.known.get(&saga)?))).collect(),
             holds: rows.holds.remove(id).unwrap_or_default(),
             tickets: rows.tickets.remove(id).unwrap_or_default().iter().map(|count| count.tickets).sum(),
             charges,

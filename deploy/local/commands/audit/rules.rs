@@ -2,7 +2,7 @@
 
 use eventicket_bookings::audit::{HoldFigures, OverLimit, SeatFigures, TypeFigures};
 use eventicket_contracts::notifications::BOOKING_CONFIRMED;
-use eventicket_contracts::{Money, SagaId, Timestamp};
+use eventicket_contracts::{Currency, Money, SagaId, Timestamp};
 use eventicket_mock_gateway::ledger::{Intent, Status};
 use eventicket_notifications::audit::Recorded;
 use eventicket_payments::{ChargeRow, State};
@@ -76,16 +76,21 @@ pub struct Case {
     pub charges: Vec<ChargeRow>,
     pub intents: Vec<Intent>,
     pub deliveries: Vec<Recorded>,
-    /// Sagas that the journal knows and that stand for refunds of its charges which failed.
-    pub failed_refunds: Vec<SagaId>,
+    /// Sagas that the journal knows and that stand for refunds of its charges which failed, with how they ended.
+    pub failed_refunds: Vec<(SagaId, Option<End>)>,
 }
 
 impl Case {
-    /// Whether somebody looks after what stands of a charge without tickets, and who.
+    /// Whether somebody looks after what the ledger shows of a charge without tickets, and what is said of it.
     fn looked_after(&self, charge: &ChargeRow) -> Option<String> {
-        let saga = charge.failed_refund.filter(|saga| self.failed_refunds.contains(saga));
-        let resolved = || self.saga.resolved.then(|| "an operator resolved it".to_owned());
-        saga.map(|saga| format!("saga {saga} stands for it")).or_else(resolved)
+        let saga = self.failed_refunds.iter().find(|(saga, _)| charge.failed_refund == Some(*saga));
+        let resolved = || self.saga.resolved.then(|| "stands: an operator resolved it".to_owned());
+        let told = |(saga, end): &(SagaId, Option<End>)| match end {
+            None => format!("stands: saga {saga} stands for it"),
+            Some(End::Completed) => format!("was given back by hand, says saga {saga}"),
+            Some(End::Compensated | End::Abandoned) => format!("stands: saga {saga} was given up"),
+        };
+        saga.map(told).or_else(resolved)
     }
 
     /// What stands of its charges, but for refunds that failed and have a saga or an operator of their own.
@@ -196,12 +201,9 @@ fn money(case: &Case, confirmed: bool, judge: &mut Judge<'_>) {
     for charge in &case.charges {
         let intent = case.intents.iter().find(|i| charge.intent.as_ref() == Some(&i.id) && stands(i) > 0);
         let looked_after = case.looked_after(charge).filter(|_| !standing.iter().any(|i| Some(*i) == intent));
-        if let Some((intent, who)) = intent.zip(looked_after) {
-            judge.tell(
-                Severity::Warning,
-                "refund_by_hand",
-                format!("{} of {} stand: {who}", stands(intent), intent.id),
-            );
+        if let Some((intent, what)) = intent.zip(looked_after) {
+            let detail = format!("{} of {} {what}", money_standing(intent), intent.id);
+            judge.tell(Severity::Warning, "refund_by_hand", detail);
         }
     }
     let sum: i64 = standing.iter().copied().map(stands).sum();
@@ -223,9 +225,8 @@ fn money(case: &Case, confirmed: bool, judge: &mut Judge<'_>) {
         [] => judge.tell(Severity::Violation, "charge_missing", format!("{total} were never taken, or given back")),
         [only] => {
             let right = stands(only) == total.amount && same_currency(only, total);
-            let (sum, currency) = (stands(only), only.currency.to_uppercase());
-            judge
-                .expect(right, "charge_amount", || format!("{sum} {currency} in minor units stand instead of {total}"));
+            let money = money_standing(only);
+            judge.expect(right, "charge_amount", || format!("{money} stands instead of {total}"));
         }
         _ => {}
     }
@@ -289,6 +290,15 @@ pub fn stands(intent: &Intent) -> i64 {
     if intent.status == Status::Succeeded { intent.amount - intent.refunded } else { 0 }
 }
 
+/// The same for people.
+fn money_standing(intent: &Intent) -> String {
+    let amount = stands(intent);
+    match Currency::parse(&intent.currency.to_uppercase()) {
+        Some(currency) => Money { amount, currency }.to_string(),
+        None => format!("{amount} {} in minor units", intent.currency),
+    }
+}
+
 fn same_currency(intent: &Intent, money: Money) -> bool {
     intent.currency.eq_ignore_ascii_case(money.currency.as_str())
 }
@@ -344,8 +354,9 @@ pub fn judge_unknown(saga: SagaId, what: &str, money: i64, found: &mut Vec<Findi
 pub fn judge_nobody(intent: &Intent, found: &mut Vec<Finding>) {
     let money = stands(intent);
     let id = &intent.id;
-    Judge { saga: None, found }
-        .expect(money == 0, "charge_without_tickets", || format!("{money} of {id} stand and belong to no saga"));
+    Judge { saga: None, found }.expect(money == 0, "charge_without_tickets", || {
+        format!("{} of {id} stands and belongs to no saga", money_standing(intent))
+    });
 }
 
 /// A dead letter is a violation, unless its saga has ended, whatever came of it, or is marked for an operator at that

@@ -217,7 +217,7 @@ fn a_refund_that_failed_is_listed_while_a_saga_or_an_operator_stands_for_it() {
     let saga = SagaId::fresh();
     let with_saga = |c: &mut Case| {
         c.charges[0].failed_refund = Some(saga);
-        c.failed_refunds = vec![saga];
+        c.failed_refunds = vec![(saga, None)];
     };
     assert_eq!(failed(&with_saga), listed);
     assert_eq!(failed(&|c| c.charges[0].failed_refund = Some(saga)), alone, "nobody knows that saga");
@@ -228,12 +228,27 @@ fn a_refund_that_failed_is_listed_while_a_saga_or_an_operator_stands_for_it() {
         let id = c.saga.id;
         let mut first = charge(id, State::RefundFailed);
         (first.key.round, first.intent, first.failed_refund) = (2, Some("pi_2".into()), Some(saga));
-        c.failed_refunds = vec![saga];
+        c.failed_refunds = vec![(saga, None)];
         c.charges.push(first);
         c.intents.push(intent("pi_2", Status::Succeeded, 0));
     };
     assert_eq!(broken(confirmed(), two_rounds), ["refund_by_hand"]);
     assert_eq!(broken(confirmed(), |c| c.saga.resolved = true), [] as [&str; 0]);
+}
+
+#[test]
+fn what_is_said_of_a_refund_that_failed_follows_its_saga() {
+    let saga = SagaId::fresh();
+    let said = |end: Option<End>| {
+        let mut case = refunded();
+        (case.charges[0].state, case.charges[0].failed_refund) = (State::RefundFailed, Some(saga));
+        (case.intents[0].refunded, case.failed_refunds) = (0, vec![(saga, end)]);
+        let [only] = &found(&case)[..] else { panic!("one finding") };
+        only.detail.split_once(": ").unwrap().1.to_owned()
+    };
+    assert_eq!(said(None), format!("84.00 EUR of pi_1 stands: saga {saga} stands for it"));
+    assert_eq!(said(Some(End::Completed)), format!("84.00 EUR of pi_1 was given back by hand, says saga {saga}"));
+    assert_eq!(said(Some(End::Abandoned)), format!("84.00 EUR of pi_1 stands: saga {saga} was given up"));
 }
 
 #[test]

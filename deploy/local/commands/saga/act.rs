@@ -29,7 +29,7 @@ pub struct Target {
     reason: String,
     #[command(flatten)]
     pub filter: Filter,
-    /// All sagas are meant, where no filter is given
+    /// All unfinished sagas are meant, where no filter is given
     #[arg(long)]
     all: bool,
     /// With a filter: tell what would become of each, and do nothing
@@ -89,7 +89,7 @@ async fn single(nats: &Nats, id: SagaId, target: Target, action: Action) -> anyh
 
 async fn bulk(nats: &Nats, target: Target, action: Action) -> anyhow::Result<ExitCode> {
     let (name, dry_run) = (action.name(), !target.yes);
-    let mut filter = target.filter.query();
+    let mut filter = target.filter.unfinished().query();
     filter.limit = PAGE;
     let mut act = BulkAct { filter, action, actor: actor(), reason: target.reason, dry_run };
     let mut items = Vec::new();
@@ -98,7 +98,7 @@ async fn bulk(nats: &Nats, target: Target, action: Action) -> anyhow::Result<Exi
         if !target.json {
             let head = items.is_empty() && !page.items.is_empty();
             head.then(|| output::line(&row(["ID", "KIND", "STATE", "OUTCOME"])));
-            page.items.iter().for_each(|item| output::line(&line(item)));
+            page.items.iter().for_each(|item| output::line(&line(item, dry_run)));
         }
         items.extend(page.items);
         let Some(next) = page.next else { break };
@@ -113,8 +113,9 @@ async fn bulk(nats: &Nats, target: Target, action: Action) -> anyhow::Result<Exi
     Ok(if items.iter().all(|item| item.outcome == DONE) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn line(item: &BulkItem) -> String {
-    row([&item.id.to_string(), &item.kind, &item.state, &item.outcome])
+fn line(item: &BulkItem, dry_run: bool) -> String {
+    let outcome = if dry_run && item.outcome == DONE { "would be done" } else { &item.outcome };
+    row([&item.id.to_string(), &item.kind, &item.state, outcome])
 }
 
 fn row([id, kind, state, outcome]: [&str; 4]) -> String {
@@ -154,6 +155,8 @@ mod tests {
             outcome: outcome.into(),
         };
         let items = [item("done"), item("ended"), item("done")];
+        assert!(line(&items[0], true).ends_with("  would be done") && line(&items[0], false).ends_with("  done"));
+        assert!(line(&items[1], true).ends_with("  ended"));
         let counts = counts(&items);
         assert_eq!(summary("retry", &counts, false, false), "retry: 2 done, 1 ended");
         let rehearsed = summary("retry", &counts, true, false);

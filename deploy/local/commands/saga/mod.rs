@@ -26,7 +26,9 @@ const PAGE: u32 = 100;
 /// Look at sagas and act on them
 ///
 /// Actions take a saga's id or a filter; with a filter they tell what would become of each saga, and do it with --yes.
-/// Exit code: 0 all is done, 1 something was refused or is not there, 2 the platform cannot be reached.
+/// Where no --state is given, they are for unfinished sagas.
+/// Exit code: 0 all is done, 1 something was refused or is not there, 2 the arguments say no such thing or
+/// the platform cannot be reached.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]

@@ -1,7 +1,7 @@
 //! Sagas as text: a table of many, one with its steps and its whole history.
 
 use eventicket_contracts::Timestamp;
-use eventicket_contracts::sagas::{HistoryEntry, SagaDetail, SagaStep, SagaSummary};
+use eventicket_contracts::sagas::{Attention, HistoryEntry, SagaDetail, SagaStep, SagaSummary};
 
 use super::clip;
 
@@ -19,8 +19,17 @@ pub fn table(sagas: &[SagaSummary]) -> String {
         let mark = if saga.attention.is_empty() { "" } else { " !" };
         let line = format!("{:<36}  {:<13}  {:<12}  {step:<11}  {}{mark}", saga.id, saga.kind, saga.state, saga.status);
         lines.push(clip(&line, WIDTH));
+        lines.extend(attention(&saga.attention));
     }
     lines.join("\n")
+}
+
+/// Why somebody should look at it, below its line.
+fn attention(marks: &[Attention]) -> Option<String> {
+    let (first, others) = marks.split_first()?;
+    let more = if others.is_empty() { String::new() } else { format!("  (and {} more)", others.len()) };
+    let line = clip(&format!("  ! {}: {}", first.step, first.reason), WIDTH - more.len());
+    Some(line + &more)
 }
 
 /// One saga.
@@ -40,6 +49,12 @@ pub fn shown(saga: &SagaDetail, history: &[HistoryEntry]) -> String {
     ];
     lines.extend(optional.into_iter().filter_map(|(name, value)| Some(format!("{name:<8} {}", value?))));
     lines.extend(about.attention.iter().map(|mark| format!("ATTENTION {}: {}", mark.step, mark.reason)));
+    // A booking's stands in its fields and its steps.
+    if about.event_id.is_none() {
+        lines.push("input".to_owned());
+        let input = serde_json::to_string_pretty(&saga.input).unwrap_or_default();
+        lines.extend(input.lines().map(|line| format!("  {line}")));
+    }
     lines.push(format!("\n{:<11} {:<13} {:>5} {:>8}  ERROR", "STEP", "STATE", "ROUND", "ATTEMPTS"));
     lines.extend(saga.steps.iter().map(step));
     lines.push(format!("\n{:>10}  {:<11} {:<20} {:>9}", "MS", "STEP", "WHAT", "TOOK"));
@@ -98,6 +113,7 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use eventicket_contracts::{EventId, SagaId};
 
     fn entry(what: &str, error: Option<&str>) -> HistoryEntry {
         HistoryEntry {
@@ -113,6 +129,47 @@ mod tests {
             reason: None,
             trace_id: None,
         }
+    }
+
+    fn saga(input: serde_json::Value, event: Option<EventId>, marks: &[(&str, &str)]) -> SagaDetail {
+        let mark = |(step, reason): &(&str, &str)| Attention { step: (*step).into(), reason: (*reason).into() };
+        let summary = SagaSummary {
+            id: SagaId::fresh(),
+            kind: "failed_refund".into(),
+            definition_version: 1,
+            state: "waiting".into(),
+            step: Some("BY_HAND".into()),
+            status: "pending".into(),
+            attention: marks.iter().map(mark).collect(),
+            event_id: event,
+            user_id: None,
+            started_at: Timestamp(1_000),
+            updated_at: Timestamp(1_025),
+            trace_id: None,
+            version: 1,
+        };
+        SagaDetail { summary, input, steps: vec![] }
+    }
+
+    #[test]
+    fn a_saga_about_no_event_shows_its_input() {
+        let input = serde_json::json!({"booking": "b", "amount": {"minor": 5}, "intent": "pi_1"});
+        let text = shown(&saga(input.clone(), None, &[]), &[]);
+        assert!(text.contains("\ninput\n  {\n") && text.contains("\n    \"intent\": \"pi_1\""), "{text}");
+        assert!(text.contains("\n      \"minor\": 5\n"), "{text}");
+        assert!(!shown(&saga(input, Some(EventId::fresh()), &[]), &[]).contains("input"));
+    }
+
+    #[test]
+    fn a_list_tells_why_somebody_should_look() {
+        let of = |marks: &[(&str, &str)]| saga(serde_json::Value::Null, None, marks).summary;
+        let long = "word ".repeat(60);
+        let two = of(&[("PAY", &long), ("MAIL", "no")]);
+        let text = table(&[of(&[]), of(&[("PAY", "its fence was refused")]), two]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((lines.len(), lines[3]), (6, "  ! PAY: its fence was refused"), "{text}");
+        assert!(lines[5].starts_with("  ! PAY: word word") && lines[5].ends_with("…  (and 1 more)"), "{text}");
+        assert!(lines.iter().all(|line| line.chars().count() <= WIDTH), "{text}");
     }
 
     #[test]

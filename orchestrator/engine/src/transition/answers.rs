@@ -110,18 +110,22 @@ impl Run<'_, '_> {
         self.tell_answer(What::Done, at, attempt);
     }
 
-    /// A definite no: nothing of this step is left to undo. An undo that is under way is awaited all the same.
+    /// A definite no: nothing of this step is left to undo. An undo that was sent is awaited, or needs its operator, all
+    /// the same.
     pub(super) fn reject(&mut self, at: usize, code: &str, message: &str) {
         let step = &mut self.saga.steps[at];
         step.status = Status::Rejected;
         step.error = Some((code.to_owned(), message.to_owned()));
-        step.fence = None;
+        self.drop_fence(at);
+        let step = &mut self.saga.steps[at];
         let replaced = step.undo != Undo::None;
-        match step.undo {
-            Undo::Queued | Undo::Held | Undo::GaveUp if step.undo_attempts == 0 => step.undo = Undo::None,
-            Undo::GaveUp => step.undo = Undo::Done,
-            _ => {}
+        if replaced && step.undo_attempts > 0 {
+            // It may be the undo that had it rejected, so that only the undo's own answer tells what is left.
+            return;
         }
+        step.undo = Undo::None;
+        step.fence = None;
+        step.rejections += 1;
         self.clear_attention(at);
         if self.saga.phase != Phase::Forward {
             return;
@@ -133,7 +137,7 @@ impl Run<'_, '_> {
             return;
         }
         if let Some(OnRejection::BackTo { wait, rounds }) = self.definition.command(at).map(|c| &c.on_rejection) {
-            let another = self.saga.steps[at].round < *rounds && self.passed_deadline().is_none();
+            let another = self.saga.steps[at].rejections < *rounds && self.passed_deadline().is_none();
             if let Some(wait) = self.definition.position(wait).filter(|_| another) {
                 return self.next_round(wait, at);
             }

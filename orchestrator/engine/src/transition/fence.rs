@@ -17,7 +17,7 @@ impl Run<'_, '_> {
     pub(super) fn fence(&mut self, at: usize, purpose: Purpose) {
         let step = &mut self.saga.steps[at];
         step.fences += 1;
-        step.fence = Some(Fence { purpose, due: 0, attempts: 0, stands: false });
+        step.fence = Some(Fence { purpose, due: 0, attempts: 0, held: false, stands: false });
         self.send_fence(at);
     }
 
@@ -31,6 +31,7 @@ impl Run<'_, '_> {
         let step = &mut self.saga.steps[at];
         let Some(fence) = &mut step.fence else { return };
         fence.due = due;
+        fence.held = closed;
         if closed {
             return;
         }
@@ -165,6 +166,9 @@ impl Run<'_, '_> {
         let has_undo = self.definition.command(at).is_some_and(|c| c.undo.is_some());
         let step = &mut self.saga.steps[at];
         let undone = matches!(found.undo, Some(Recorded::Done(_)));
+        // An undo that was refused has found something to undo.
+        let stands = !undone
+            && (matches!(found.effect, Recorded::Done(_)) || matches!(found.undo, Some(Recorded::Rejected { .. })));
         match found.effect {
             Recorded::Done(output) => (step.status, step.output) = (Status::Done, output),
             Recorded::Rejected { code } => (step.status, step.error) = (Status::Rejected, Some((code, String::new()))),
@@ -172,10 +176,10 @@ impl Run<'_, '_> {
                 (step.status, step.error) = (Status::Rejected, Some((CLOSED.to_owned(), String::new())));
             }
         }
-        if step.status == Status::Done && has_undo && !undone {
+        if has_undo && stands {
             step.undo = Undo::GaveUp;
             step.fences += 1;
-            step.fence = Some(Fence { purpose: Purpose::Abandon, due: slow, attempts: 0, stands: true });
+            step.fence = Some(Fence { purpose: Purpose::Abandon, due: slow, attempts: 0, held: false, stands: true });
             if !again {
                 self.clear_attention(at);
                 self.mark(at, "what it did stands although the saga was given up".into());

@@ -155,8 +155,8 @@ impl Run<'_, '_> {
         for at in wait..=last {
             let step = &mut self.saga.steps[at];
             let next = if Fault::SameRound.is_planted() { step.round } else { step.round + 1 };
-            let (round, error) = (next, step.error.take());
-            *step = StepState { round, error, ..StepState::idle() };
+            let (round, error, rejections) = (next, step.error.take(), step.rejections);
+            *step = StepState { round, error, rejections, ..StepState::idle() };
         }
         self.saga.at = wait;
     }
@@ -173,7 +173,7 @@ impl Run<'_, '_> {
             self.saga.steps[wait].status = Status::Done;
             self.saga.steps[wait].output = payload;
         }
-        let round = self.saga.steps[at].round + 1;
-        self.saga.steps[at] = StepState { round, ..StepState::idle() };
+        let (round, rejections) = (self.saga.steps[at].round + 1, self.saga.steps[at].rejections);
+        self.saga.steps[at] = StepState { round, rejections, ..StepState::idle() };
     }
 }

@@ -18,7 +18,7 @@ mod timers;
 mod unwind;
 
 use crate::definition::{Definition, View};
-use crate::input::{Effect, Entry, Illegal, Input, Moment, Output, What};
+use crate::input::{Effect, Entry, Illegal, Input, Moment, OperatorAction, Output, What};
 use crate::state::{Attention, Phase, Reason, Saga};
 use eventicket_planted::Fault;
 
@@ -84,6 +84,9 @@ impl Run<'_, '_> {
                 self.out.repeated = true;
                 if self.saga.signals.contains(&key) { Ok(()) } else { Err(Illegal::KeyReused) }
             }
+            (_, Input::Act { action: OperatorAction::Resolve { step }, actor, reason }) if self.saga.ended() => {
+                self.take_note(step, &actor, &reason).map_err(|_| Illegal::Ended)
+            }
             (_, Input::Signal { .. } | Input::Act { .. }) if self.saga.ended() => Err(Illegal::Ended),
             (_, Input::Timer) => {
                 self.timers();
@@ -131,16 +134,17 @@ impl Run<'_, '_> {
         self.turn_back();
     }
 
-    /// Marks a step for an operator, once.
+    /// Marks a step for an operator; the last reason counts.
     fn mark(&mut self, at: usize, reason: String) {
         self.mark_named(self.name(at), reason);
     }
 
-    /// True where it was not marked before.
+    /// True where it was not marked so before.
     fn mark_named(&mut self, step: String, reason: String) -> bool {
-        if self.saga.attention.iter().any(|a| a.step == step) {
+        if self.saga.attention.iter().any(|a| a.step == step && a.reason == reason) {
             return false;
         }
+        self.saga.attention.retain(|a| a.step != step);
         let entry = self.tell(What::Attention);
         entry.step = Some(step.clone());
         entry.error = Some(reason.clone());
@@ -198,6 +202,14 @@ impl Run<'_, '_> {
         entry.attempt = (attempt > 1).then_some(attempt);
         entry.duration = Some(took);
         entry
+    }
+
+    fn note_step(&mut self, what: What, at: usize, actor: &str, reason: &str) {
+        self.note(what, actor, reason);
+        let name = self.name(at);
+        if let Some(entry) = self.out.history.last_mut() {
+            entry.step = Some(name);
+        }
     }
 
     fn note(&mut self, what: What, actor: &str, reason: &str) {

@@ -7,10 +7,13 @@ use eventicket_planted::Fault;
 use super::Run;
 use crate::definition::Kind;
 use crate::input::{Illegal, OperatorAction, What};
-use crate::state::{NEVER, Phase, Purpose, Reason, SignalKey, Status, Undo};
+use crate::state::{NEVER, Phase, Purpose, Reason, SignalKey, Status, StepState, Undo};
 
 /// Code of a saga that an operator had compensated, or gave up.
 pub const OPERATOR: &str = "operator";
+
+/// Most rounds of a step: nobody replaces a pending payment so often.
+const MOST_ROUNDS: u32 = 100;
 
 const FENCED: Illegal = Illegal::NotNow("its service is being asked");
 
@@ -31,9 +34,10 @@ impl Run<'_, '_> {
                 state.output = payload;
                 self.tell_step(What::Signalled, at);
             }
-            (Kind::Command(command), Status::Pending(_), Undo::None)
-                if state.fence.is_none() && command.replaced_by.as_deref() == Some(name) && command.undo.is_some() =>
+            (Kind::Command(command), Status::Pending(_) | Status::Sent(_) | Status::Backoff(_), Undo::None)
+                if command.replaced_by.as_deref() == Some(name) && may_be_replaced(state) =>
             {
+                state.again = false;
                 state.replacement = (!payload.is_null()).then_some(payload);
                 self.tell_step(What::Replaced, at);
                 self.send_undo(at);
@@ -52,8 +56,8 @@ impl Run<'_, '_> {
                 self.begin_unwinding(Reason { code, message: reason.to_owned(), step: self.current() });
             }
             OperatorAction::Retry => {
-                self.may_retry()?;
-                self.note(What::RetriedByHand, actor, reason);
+                let first = self.may_retry()?;
+                self.note_step(What::RetriedByHand, first, actor, reason);
                 self.retry_now();
             }
             OperatorAction::Skip { output } => {
@@ -116,9 +120,10 @@ impl Run<'_, '_> {
 
     /// What the step waits for was done by hand: its undo, a hand, or the giving back of what an abandoned saga left.
     fn resolve(&mut self, name: String, actor: &str, reason: &str) -> Result<(), Illegal> {
-        let at = self.definition.position(&name).ok_or_else(|| Illegal::NoSuchStep(name.clone()))?;
+        let Some(at) = self.definition.position(&name) else { return self.take_note(name, actor, reason) };
         let by_hand = matches!(&self.definition.steps[at].kind, Kind::Wait(wait) if wait.by_hand.is_some());
         let over = self.passed_deadline().is_some();
+        let marked = self.saga.attention.iter().any(|a| a.step == name);
         let step = &mut self.saga.steps[at];
         match (self.saga.phase, step.status, step.undo) {
             (Phase::Forward, Status::Waiting(_), _) if by_hand && over => {
@@ -134,8 +139,29 @@ impl Run<'_, '_> {
                 self.clear_attention(at);
             }
             (Phase::Forward | Phase::Unwinding, _, Undo::GaveUp) if step.fence.is_some() => return Err(FENCED),
-            (Phase::Forward | Phase::Unwinding, _, Undo::GaveUp) => self.fence(at, Purpose::Resolve),
+            (Phase::Forward | Phase::Unwinding, _, Undo::GaveUp) => {
+                self.note_step(What::Resolved, at, actor, reason);
+                self.fence(at, Purpose::Resolve);
+                return Ok(());
+            }
+            // Nothing of it is open: the mark is taken note of.
+            (_, Status::Done | Status::Rejected | Status::Skipped | Status::Omitted, Undo::None | Undo::Done)
+                if marked && step.fence.is_none() =>
+            {
+                self.clear_attention(at);
+            }
             _ => return Err(Illegal::NotNow("the step's undo has not given up, and it waits for nobody")),
+        }
+        self.note_step(What::Resolved, at, actor, reason);
+        Ok(())
+    }
+
+    /// A mark of what the definition does not know, or of a saga that has ended, is taken note of.
+    pub(super) fn take_note(&mut self, name: String, actor: &str, reason: &str) -> Result<(), Illegal> {
+        let marks = self.saga.attention.len();
+        self.saga.attention.retain(|a| a.step != name);
+        if self.saga.attention.len() == marks {
+            return Err(Illegal::NoSuchStep(name));
         }
         self.note(What::Resolved, actor, reason);
         if let Some(entry) = self.out.history.last_mut() {
@@ -199,7 +225,7 @@ impl Run<'_, '_> {
         self.may_go_on()?;
         let step = self.saga.steps.get(self.saga.at);
         match self.definition.command(self.saga.at) {
-            None => Err(Illegal::NotNow("a wait is not skipped; send its signal")),
+            None => Err(Illegal::NotNow("a wait is not skipped: send its signal, or resolve what waits for a hand")),
             Some(command) if command.no_return => Err(Illegal::PastNoReturn),
             Some(_) if step.is_some_and(|s| s.undo != Undo::None) => {
                 Err(Illegal::NotNow("its round is being replaced"))
@@ -210,13 +236,14 @@ impl Run<'_, '_> {
         }
     }
 
-    fn may_retry(&self) -> Result<(), Illegal> {
+    /// The first step that waits to be tried again.
+    fn may_retry(&self) -> Result<usize, Illegal> {
         if self.passed_deadline().is_some() {
             return Err(Illegal::NotNow("a deadline has passed"));
         }
-        let any = (0..self.saga.steps.len())
-            .any(|at| self.saga.steps[at].fence.is_some() || self.effect_waits(at) || self.undo_waits(at));
-        if any { Ok(()) } else { Err(Illegal::NotNow("nothing waits to be tried again")) }
+        (0..self.saga.steps.len())
+            .find(|&at| self.saga.steps[at].fence.is_some() || self.effect_waits(at) || self.undo_waits(at))
+            .ok_or(Illegal::NotNow("nothing waits to be tried again"))
     }
 
     fn effect_waits(&self, at: usize) -> bool {
@@ -251,4 +278,9 @@ impl Run<'_, '_> {
             }
         }
     }
+}
+
+/// A pending round, also while it is being asked for; but not when it is asked for the last time.
+fn may_be_replaced(step: &StepState) -> bool {
+    step.pending && !step.last_ask && step.fence.is_none() && step.round < MOST_ROUNDS
 }

@@ -35,7 +35,8 @@ fn shielded(definition: &Definition, saga: &Saga, deadline: &Deadline) -> bool {
     }
     deadline.unless.iter().filter_map(|name| definition.position(name)).any(|at| {
         let step = &saga.steps[at];
-        matches!(step.status, Status::Done | Status::Skipped) || in_flight(step)
+        // What is being undone pays for nothing.
+        step.undo == Undo::None && (matches!(step.status, Status::Done | Status::Skipped) || in_flight(step))
     })
 }
 
@@ -124,15 +125,22 @@ impl Run<'_, '_> {
     }
 
     pub(super) fn released(&mut self, service: &str) {
-        if self.moment.closed.contains(service) || self.given_up() {
+        if self.moment.closed.contains(service) {
             self.out.repeated = true;
             return;
         }
         let mut any = self.deadlines();
         for at in 0..self.saga.steps.len() {
             let Some(command) = self.definition.command(at) else { continue };
-            if self.saga.steps[at].fence.is_some() {
-                continue; // put off for a moment only
+            if let Some(fence) = &self.saga.steps[at].fence {
+                if fence.held && command.call.service == service {
+                    any = true;
+                    self.send_fence(at);
+                }
+                continue;
+            }
+            if self.given_up() {
+                continue;
             }
             if self.saga.steps[at].status == Status::Held && command.call.service == service {
                 any = true;

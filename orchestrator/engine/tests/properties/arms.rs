@@ -139,9 +139,13 @@ pub fn met(
                 tell((p, "nothing sent", "resend"));
             }
         }
-        Input::Mark { step, .. } => {
-            let marked = saga.attention.iter().any(|a| a.step == *step);
-            tell((p, if marked { "marked" } else { "not marked" }, "mark"));
+        Input::Mark { step, reason } => {
+            let state = match saga.attention.iter().find(|a| a.step == *step) {
+                Some(mark) if mark.reason == *reason => "marked",
+                Some(_) => "marked otherwise",
+                None => "not marked",
+            };
+            tell((p, state, "mark"));
         }
         Input::Signal { .. } if saga.phase != Phase::Forward => tell((p, "any", "signal")),
         Input::Signal { name, .. } => tell((p, signal(definition, saga, name, now), "signal")),
@@ -276,7 +280,7 @@ pub fn deadline(definition: &Definition, saga: &Saga, now: i64) -> Option<Option
     };
     let holds = |name: &String| {
         let step = &saga.steps[definition.position(name).unwrap()];
-        matches!(step.status, Status::Done | Status::Skipped) || in_flight(step)
+        step.undo == Undo::None && (matches!(step.status, Status::Done | Status::Skipped) || in_flight(step))
     };
     let passed = definition.deadlines.iter().filter(|d| !d.unless.iter().any(holds));
     let passed = passed.filter_map(|d| Some(((d.at)(&view)?, d))).filter(|(at, _)| *at <= now);
@@ -344,7 +348,14 @@ fn released(definition: &Definition, saga: &Saga, service: &str, p: &'static str
     let mut any = false;
     for (at, step) in saga.steps.iter().enumerate() {
         let Some(command) = definition.command(at) else { continue };
-        if step.fence.is_some() || given_up(saga) {
+        if let Some(fence) = &step.fence {
+            if fence.held && command.call.service == service {
+                any = true;
+                tell((p, "fence", "released"));
+            }
+            continue;
+        }
+        if given_up(saga) {
             continue;
         }
         if step.status == Status::Held && command.call.service == service {
@@ -377,7 +388,9 @@ fn signal(definition: &Definition, saga: &Saga, name: &str, now: i64) -> &'stati
         (Kind::Wait(_), Status::Waiting(_)) => "awaited",
         (Kind::Command(_), _) if step.fence.is_some() => "fenced",
         (Kind::Command(c), status) if c.replaced_by.as_deref() == Some(name) => match (step.undo, status) {
-            (Undo::None, Status::Pending(_)) => "replaces",
+            (Undo::None, Status::Pending(_) | Status::Sent(_) | Status::Backoff(_)) if step.pending => {
+                if step.last_ask { "asked for the last time" } else { "replaces" }
+            }
             (Undo::None, _) => "not pending",
             _ => "replaced already",
         },
@@ -416,13 +429,16 @@ fn acted(
         OperatorAction::Resume => (paused, "resume"),
         OperatorAction::Resolve { step } => match definition.position(step) {
             Some(at) if saga.phase == Phase::Abandoned && saga.steps[at].fence.is_some() => ("fence", "resolve"),
+            Some(at) if given_up(saga) && noted(saga, at, step) => ("marked", "resolve"),
             Some(_) if given_up(saga) => ("other", "resolve"),
             Some(at) if saga.steps[at].undo == Undo::GaveUp && saga.steps[at].fence.is_some() => ("fenced", "resolve"),
             Some(at) if saga.steps[at].undo == Undo::GaveUp => ("gave up", "resolve"),
             Some(at) if by_hand(definition, at) && matches!(saga.steps[at].status, Status::Waiting(_)) => {
                 (if end { "by hand, deadline" } else { "by hand" }, "resolve")
             }
+            Some(at) if noted(saga, at, step) => ("marked", "resolve"),
             Some(_) => ("other", "resolve"),
+            None if saga.attention.iter().any(|a| a.step == *step) => ("no such step, marked", "resolve"),
             None => ("no such step", "resolve"),
         },
         OperatorAction::Skip { .. } => {
@@ -466,6 +482,14 @@ fn acted(
         }
     };
     tell((p, arm.0, arm.1));
+}
+
+/// Whether the step is marked and nothing of it is open.
+fn noted(saga: &Saga, at: usize, name: &str) -> bool {
+    let step = &saga.steps[at];
+    let closed = matches!(step.status, Status::Done | Status::Rejected | Status::Skipped | Status::Omitted)
+        && matches!(step.undo, Undo::None | Undo::Done);
+    closed && step.fence.is_none() && saga.attention.iter().any(|a| a.step == name)
 }
 
 fn by_hand(definition: &Definition, at: usize) -> bool {

@@ -33,6 +33,8 @@ struct Before {
     past: bool,
     /// A deadline had passed that nothing held off.
     end: bool,
+    /// An undo was under way, as of a round that is replaced: its effect holds no deadline off.
+    undoing: bool,
     /// Number of messages under way.
     mail: usize,
     /// The input is an answer, which comes before any look at deadlines.
@@ -49,6 +51,7 @@ impl Chaos<'_, '_> {
             phase: play.saga.phase,
             past: play.saga.past_no_return(play.definition),
             end: arms::deadline(play.definition, &play.saga, play.now).is_some(),
+            undoing: play.saga.steps.iter().any(|s| s.undo != Undo::None),
             mail: play.mail.len(),
             answered: matches!(input, Input::Answer { .. }),
         };
@@ -63,7 +66,7 @@ impl Chaos<'_, '_> {
         let (was, past) = (before.phase, before.past);
         let by_deadline = was == Phase::Forward && saga.reason.as_ref().is_some_and(|r| r.code == "deadline");
         assert!(
-            !by_deadline || arms::unpaid_deadline(definition, saga, self.play.now),
+            !by_deadline || before.undoing || arms::unpaid_deadline(definition, saga, self.play.now),
             "a deadline fires that is held off"
         );
         let back = |step: &str| definition.position(step).is_some_and(|at| definition.steps[at].on_unwinding);
@@ -330,7 +333,7 @@ impl Chaos<'_, '_> {
                 continue;
             }
             let gave_up = self.play.saga.steps.iter().position(|s| s.undo == Undo::GaveUp && s.fence.is_none());
-            match gave_up.filter(|_| rounds % 3 == 0) {
+            match gave_up.filter(|_| self.choices.one_in(3)) {
                 Some(at) => {
                     self.by_hand = true;
                     let step = NAMES[at].to_owned();

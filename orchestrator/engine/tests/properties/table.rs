@@ -105,7 +105,10 @@ const TABLE: &[(&[&str], &[&str], &[&str])] = &[
     (&["abandoning"], &["other", "no such step"], &["resolve"]),
     (&["abandoned"], &["fence", "other", "no such step"], &["resolve"]),
     // Fences: asked, answered, asked again.
-    (LIVE, &["fence"], &["timer", "resend", "refused"]),
+    (LIVE, &["fence"], &["timer", "resend", "refused", "released"]),
+    (LIVE, &["marked"], &["resolve"]),
+    (LIVE, &["marked otherwise"], &["mark"]),
+    (&["forward"], &["asked for the last time"], &["signal"]),
     (GIVEN_UP, &["fence, stands"], &["timer"]),
     (&["forward"], &["skip", "compensate", "resolve"], FOUND),
     (&["unwinding"], &["resolve"], FOUND),

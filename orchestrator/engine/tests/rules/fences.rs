@@ -271,6 +271,52 @@ fn rule_13_what_an_abandoned_saga_left_stays_listed_until_it_is_given_back() {
 }
 
 #[test]
+fn rule_13_an_undo_that_was_refused_stays_listed_after_an_abandon() {
+    let definition = booking();
+    let mut play = gave_up(&definition);
+    play.feed(abandon(false)).unwrap();
+    play.mail.clear();
+    let refused = Some(Recorded::Rejected { code: "refund_refused".into() });
+    play.feed(fenced("PAY", 1, Recorded::Closed, refused)).unwrap();
+    assert_eq!((play.saga.phase, play.saga.ended()), (Phase::Abandoned, false));
+    assert_eq!(play.saga.attention[0].step, "PAY");
+}
+
+#[test]
+fn rule_13_a_fence_that_a_breaker_holds_leaves_when_it_closes() {
+    let definition = booking();
+    let mut play = reserved(&definition, json!({}));
+    play.mail.clear();
+    play.closed.insert("payments".into());
+    play.feed(skip()).unwrap();
+    assert!(sent(&mut play).is_empty());
+    play.closed.clear();
+    play.feed(released("payments")).unwrap();
+    assert_eq!(sent(&mut play), ["PAY fence 1"]);
+    play.closed.insert("payments".into());
+    play.feed(abandon(false)).unwrap();
+    play.mail.clear();
+    play.closed.clear();
+    play.feed(released("payments")).unwrap();
+    assert_eq!(sent(&mut play), ["PAY fence 1"], "also of a saga that is given up");
+}
+
+#[test]
+fn a_mark_that_nothing_is_open_behind_is_taken_note_of_also_after_the_end() {
+    let definition = booking();
+    let mut play = reserved(&definition, json!({}));
+    play.feed(Input::Mark { step: "RESERVE".into(), reason: "it was answered otherwise before".into() }).unwrap();
+    play.feed(resolve("RESERVE")).unwrap();
+    assert!(play.saga.attention.is_empty());
+    play.feed(Input::Mark { step: "SING".into(), reason: "no such step".into() }).unwrap();
+    play.run();
+    assert_eq!((play.saga.phase, play.saga.attention.len()), (Phase::Completed, 1));
+    play.feed(resolve("SING")).unwrap();
+    assert!(play.saga.attention.is_empty());
+    assert_eq!(play.feed(resolve("SING")), Err(Illegal::Ended));
+}
+
+#[test]
 fn an_operator_says_that_what_an_abandoned_saga_left_was_given_back() {
     let definition = booking();
     let mut play = reserved(&definition, json!({}));

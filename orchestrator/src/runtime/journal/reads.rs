@@ -23,6 +23,21 @@ pub async fn by_key(pool: &PgPool, owner: CustomerId, key: &str) -> Result<Optio
     Ok(row.and_then(|r| readable(vec![r]).pop()))
 }
 
+/// The sagas that are there of these starts, by id or by owner and key.
+pub async fn known(pool: &PgPool, starts: &[(SagaId, Option<(CustomerId, String)>)]) -> Result<Vec<Row>, sqlx::Error> {
+    let ids: Vec<Uuid> = starts.iter().map(|(id, _)| id.0).collect();
+    let (owners, keys): (Vec<Uuid>, Vec<&str>) =
+        starts.iter().filter_map(|(_, key)| key.as_ref()).map(|(owner, key)| (owner.0, key.as_str())).unzip();
+    // Two parts, so that each takes its index.
+    let sql = sqlx::AssertSqlSafe(format!(
+        "SELECT {COLUMNS} FROM sagas WHERE id = ANY($1)
+         UNION ALL
+         SELECT {COLUMNS} FROM sagas JOIN unnest($2::uuid[], $3::text[]) AS k(k_owner, k_key)
+           ON owner = k_owner AND idempotency_key = k_key"
+    ));
+    Ok(readable(sqlx::query(sql).bind(ids).bind(owners).bind(keys).fetch_all(pool).await?))
+}
+
 /// The row's version, to learn what became of a commit without an answer.
 pub async fn version(pool: &PgPool, id: SagaId) -> Result<Option<i64>, sqlx::Error> {
     sqlx::query_scalar("SELECT version FROM sagas WHERE id = $1").bind(id.0).fetch_optional(pool).await
@@ -58,7 +73,7 @@ pub async fn list(pool: &PgPool, filter: &ListSagas) -> Result<Vec<Row>, sqlx::E
     let owner = if filter.user.is_some() { "owner = $5" } else { "$5::uuid IS NULL" };
     let some = match filter.state.as_deref() {
         Some("attention") => "attention",
-        Some("running" | "waiting" | "held" | "paused" | "compensating") => "NOT ended",
+        Some("unfinished" | "running" | "waiting" | "held" | "paused" | "compensating") => "NOT ended",
         _ => "true",
     };
     let sql = sqlx::AssertSqlSafe(format!(
@@ -70,7 +85,7 @@ pub async fn list(pool: &PgPool, filter: &ListSagas) -> Result<Vec<Row>, sqlx::E
         sought.condition
     ));
     let rows = sqlx::query(sql)
-        .bind(filter.state.as_deref().filter(|state| *state != "attention"))
+        .bind(filter.state.as_deref().filter(|state| !matches!(*state, "attention" | "unfinished")))
         .bind(filter.kind.as_deref())
         .bind(filter.step.as_deref())
         .bind(filter.event.map(|e| e.0))

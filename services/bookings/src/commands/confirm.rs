@@ -6,6 +6,7 @@
 use eventicket_contracts::bookings::{Confirm, Confirmed};
 use eventicket_contracts::envelope::{Answer, Key};
 use eventicket_contracts::{Timestamp, codes};
+use eventicket_planted::Fault;
 
 use super::{Decided, NOTHING_RECORDED, Round, too_old};
 use crate::allocation::{Books, Content, Phase};
@@ -17,6 +18,7 @@ pub(crate) fn hold_key(round: &Round, confirm: &Confirm) -> Key {
 
 /// Confirms what is held. A hold that was never made is closed, so that the answer stays the same.
 pub(crate) fn decide(books: &mut Books, round: &Round, confirm: &Confirm, now: Timestamp) -> Decided {
+    assert!(!Fault::ConfirmPanics.is_planted(), "planted");
     let key = hold_key(round, confirm);
     let gone = || Ok(Answer::rejected(codes::HOLD_GONE, "the hold is gone"));
     let (phase, tickets) = match books.record(&key).map(|record| &record.content) {

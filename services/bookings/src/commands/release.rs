@@ -3,6 +3,7 @@
 use eventicket_contracts::bookings::Release;
 use eventicket_contracts::envelope::{Answer, Rejection};
 use eventicket_contracts::{Timestamp, codes};
+use eventicket_planted::Fault;
 use serde_json::Value;
 
 use super::{Decided, NOTHING_RECORDED, Round, too_old};
@@ -12,6 +13,7 @@ use crate::event::no;
 /// Gives the capacity back once; without a reserve it leaves a tombstone. What is confirmed is past undoing: the saga's
 /// point of no return lies between the two.
 pub(crate) fn decide(books: &mut Books, round: &Round, release: &Release, now: Timestamp) -> Decided {
+    assert!(!Fault::ReleasePanics.is_planted(), "planted");
     let phase = match books.record(&round.key).map(|record| &record.content) {
         None if too_old(&round.key, now) => return Err(NOTHING_RECORDED.to_owned()),
         None => {

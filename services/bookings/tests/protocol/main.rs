@@ -1,5 +1,6 @@
 //! The rules of the protocol, on real servers; each test is named after the rule that it tests.
 
+mod batches;
 mod faults;
 mod fences;
 mod limits;

@@ -14,7 +14,7 @@ use eventicket_contracts::envelope::{Answer, DomainEvent, Envelope, Fence, Half,
 use eventicket_contracts::subjects::{self, Service};
 use eventicket_contracts::{Clock, Currency, CustomerId, EventId, Money, SagaId, TicketTypeId, Timestamp};
 use eventicket_kit::Context;
-use eventicket_nats::{Outgoing, command_headers};
+use eventicket_nats::{Nats, Outgoing, command_headers};
 use futures::StreamExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -222,6 +222,15 @@ impl Shop {
 
     async fn query<A: DeserializeOwned>(&self, name: &str, query: &impl Serialize) -> A {
         self.ctx.nats.query(Service::BOOKINGS.name(), name, query).await.unwrap()
+    }
+
+    pub fn nats(&self) -> &Nats {
+        &self.ctx.nats
+    }
+
+    pub async fn dead_letters(&self) -> u64 {
+        let dead = self.ctx.nats.jetstream().get_stream(subjects::DEADLETTERS_STREAM).await.unwrap();
+        dead.cached_info().state.messages
     }
 
     /// Stops the replicas and checks that what is left is sound.

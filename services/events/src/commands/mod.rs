@@ -23,7 +23,10 @@ impl Commands for EventCommands {
 
     async fn handle(&self, batch: &[Delivered]) -> Result<Vec<Handled>, Fault> {
         let keys: Vec<Key> = batch.iter().map(|command| command.item.key.clone()).collect();
-        let settled = batch.iter().filter_map(|command| decode::<Settle>(&command.item).ok());
+        let settled = batch.iter().filter_map(|command| match command.action.as_str() {
+            FENCE => decode(&command.item).ok().as_ref().and_then(fence::settlement),
+            _ => decode::<Settle>(&command.item).ok(),
+        });
         let mut ids: Vec<EventId> = settled.map(|settle| settle.event).collect();
         ids.sort_unstable();
         ids.dedup();

@@ -14,6 +14,7 @@ use crate::{Events, sale};
 
 /// Carries out what is decided on the event, where the viewer may edit it, and answers the event as it is then.
 ///
+/// What bookings has not decided on within a minute is superseded by the next request, see [`lifecycle::PENDING_FOR`].
 /// What bookings has to decide on is written with the row that opens the saga, in one transaction.
 pub(super) async fn change(
     events: Arc<Events>,

@@ -135,6 +135,34 @@ async fn rule_14_an_edit_of_what_is_sold_waits_for_bookings() {
 }
 
 #[tokio::test]
+async fn rule_14_a_change_whose_saga_ended_without_a_word_is_superseded() {
+    let platform = Platform::start().await;
+    let mut orchestrator = Orchestrator::of(&platform).await;
+    let before = platform.on_sale(&mut orchestrator).await;
+    let pending = platform.edit(&before, dearer(&before)).await.unwrap();
+    let (given_up, former) = orchestrator.opened().await;
+    platform.ctx.clock.advance(std::time::Duration::from_secs(60));
+    assert_eq!(refused(platform.turn(STOP, &pending).await).code, codes::CHANGE_PENDING);
+    platform.ctx.clock.advance(std::time::Duration::from_millis(1));
+    let stopping = platform.turn(STOP, &pending).await.unwrap();
+    assert_eq!((stopping.version, &stopping.change), (5, &under_way(5)));
+    let (saga, offer) = orchestrator.opened().await;
+    assert_eq!((former.version, offer.version, offer.on_sale), (4, 5, false));
+    let answers = platform
+        .settle(&[
+            (key(given_up, "SETTLE"), settlement(&former, None)),
+            (key(saga, "SETTLE"), settlement(&offer, None)),
+        ])
+        .await;
+    assert!(matches!(&answers[0], Answer::Rejected(no) if no.code == codes::STALE_VERSION), "{answers:?}");
+    assert_eq!(answers[1], DONE);
+    let stopped = platform.shown(&before).await;
+    assert_eq!((stopped.state, stopped.version, &stopped.change), (EventState::Stopped, 6, &None));
+    assert_eq!(stopped.details, before.details);
+    platform.stop().await;
+}
+
+#[tokio::test]
 async fn rule_14_a_refused_edit_leaves_the_event_as_it_was() {
     let platform = Platform::start().await;
     let mut orchestrator = Orchestrator::of(&platform).await;

@@ -45,6 +45,32 @@ async fn rule_13_a_fence_closes_a_settlement_that_has_not_come() {
 }
 
 #[tokio::test]
+async fn rule_13_a_fence_settles_what_its_round_would_have_settled() {
+    let platform = Platform::start().await;
+    let mut orchestrator = Orchestrator::of(&platform).await;
+    for (step, refusal, state) in
+        [("SETTLE", None, EventState::Published), ("REVERT", Some(codes::BELOW_SOLD), EventState::Draft)]
+    {
+        let event = platform.create(CustomerId::fresh(), concert(24)).await;
+        platform.turn(PUBLISH, &event).await.unwrap();
+        let (saga, offer) = orchestrator.opened().await;
+        let (key, body) = (key(saga, step), json!(settlement(&offer, refusal)));
+        let fence = Fence { id: 1, action: "settle".into(), undo: true, body };
+        let fence = (key.clone(), Half::Fence, json!(fence));
+        let told = Fenced { id: 1, effect: Recorded::Done(Value::Null), undo: Some(Recorded::Closed) };
+        let answers = platform.command(FENCE, &[fence.clone(), fence]).await;
+        assert_eq!(answers, [Answer::done(&told), Answer::done(&told)]);
+        let after = platform.shown(&event).await;
+        let refused = after.change.as_ref().and_then(|change| change.refused.as_deref());
+        assert_eq!((after.state, after.version, refused), (state, 3, refusal));
+        // The round itself comes too late, and changes nothing more.
+        let late = platform.settle(&[(key, settlement(&offer, refusal))]).await;
+        assert_eq!((late, platform.shown(&event).await), (vec![Answer::Done(Value::Null)], after));
+    }
+    platform.stop().await;
+}
+
+#[tokio::test]
 async fn rule_13_a_fence_tells_what_is_recorded() {
     let platform = Platform::start().await;
     let mut orchestrator = Orchestrator::of(&platform).await;

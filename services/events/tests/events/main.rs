@@ -5,4 +5,5 @@ mod changes;
 mod drafts;
 mod fences;
 mod lists;
+mod locks;
 mod platform;

@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 pub const START: Timestamp = Timestamp(1_800_000_000_000);
 pub const HOUR: Duration = Duration::from_secs(3600);
 const REPLIES: &str = "reply.0";
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Platform {
     pub ctx: Context,

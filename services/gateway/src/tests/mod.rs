@@ -4,6 +4,7 @@ mod events;
 mod manners;
 mod operators;
 mod services;
+mod unknown;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -137,6 +137,10 @@ async fn an_action_needs_a_reason_and_nothing_that_belongs_to_another() {
         let problem = gateway.send(post(&path, &token, &[], &body)).await.is_problem(422, "validation");
         assert_eq!(problem["errors"][0]["field"], field, "{path} {body}: {problem}");
     }
+    let dance = json!({"all": true, "action": "dance", "reason": "x"});
+    let problem = gateway.send(post("/v1/sagas/bulk", &token, &[], &dance)).await.is_problem(422, "validation");
+    let allowed = "one of retry, skip, cancel, compensate, pause, resume, resolve, abandon";
+    assert_eq!(problem["errors"][0]["detail"], allowed);
     let longest = json!({"reason": "\u{fc}".repeat(500)});
     let known = gateway.send(post(&format!("/v1/sagas/{id}/retry"), &token, &[], &longest)).await;
     known.is_problem(503, "unavailable");

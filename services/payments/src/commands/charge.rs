@@ -13,8 +13,12 @@ use crate::wire::method_invalid;
 pub(super) fn decide(command: &Delivered, known: Option<&Charge>, surroundings: &Surroundings<'_>) -> Decision {
     let item = &command.item;
     if let Some(charge) = known {
-        // What is pending is asked for at the gateway before it is told again.
-        let told = charge.answer().filter(|_| charge.state != State::Pending);
+        let told = charge.answer().filter(|answer| match answer {
+            Answer::Pending(_) => false, // asked for at the gateway before it is told again
+            // Of a row that was closed the undo or the fence tells the end: a saga must not take it for over before.
+            Answer::Rejected(_) => !charge.state.is_due(),
+            _ => true,
+        });
         return Decision::unchanged(told.map_or(Handled::Later, Handled::Answer));
     }
     if item.deadline.is_some_and(|deadline| deadline < surroundings.now) {

@@ -153,7 +153,7 @@ impl Webhooks {
     /// Commits a row and drives it on; the webhook comes back where the row has changed meanwhile.
     async fn write(&self, before: Charge, after: Charge, waiting: Waiting) -> Option<Waiting> {
         let (key, new) = (after.key.clone(), before.version == 0);
-        let Some(written) = self.writes.write(before, after, Some(waiting.event.id.clone())).await else {
+        let Ok(written) = self.writes.write(before, after, Some(waiting.event.id.clone())).await else {
             // What is a row already is given back already.
             if new && self.store.rows(&[key]).await.is_ok_and(|rows| !rows.is_empty()) {
                 waiting.end(Taken::Nothing);

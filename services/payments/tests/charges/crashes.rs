@@ -4,7 +4,7 @@ use eventicket_contracts::envelope::{Answer, Half};
 use eventicket_mock_gateway::ledger::Status;
 use serde_json::json;
 
-use crate::world::{Hold, World, item};
+use crate::world::{Hold, PRICE, World, item};
 
 /// The service is dropped while it waits for the held call, and started again.
 async fn crash_at(hold: Hold) {
@@ -96,5 +96,24 @@ async fn rule_05_a_gateway_killed_while_it_charges_charges_once() {
         let succeeded = w.statuses(key).into_iter().filter(|status| *status == Status::Succeeded).count();
         assert_eq!(succeeded, 1);
     }
+    w.end().await;
+}
+
+#[tokio::test]
+async fn rule_09_a_row_that_cannot_be_written_stops_no_other_one() {
+    let mut w = World::new().await;
+    let (stuck, others) = (w.key(), [w.key(), w.key(), w.key()]);
+    let refuse =
+        format!("ALTER TABLE charges ADD CONSTRAINT stuck CHECK (saga <> '{}' OR state <> 'done')", stuck.saga);
+    sqlx::query(sqlx::AssertSqlSafe(refuse)).execute(&w.pool).await.unwrap();
+    w.send_do(&stuck, &w.charge("pm_card_visa")).await;
+    for key in &others {
+        assert!(matches!(w.charged(key, "pm_card_visa").await, Answer::Done(_)));
+    }
+    assert!(w.state(&stuck).await.is_due());
+    // Once the database takes it, it goes on.
+    sqlx::query("ALTER TABLE charges DROP CONSTRAINT stuck").execute(&w.pool).await.unwrap();
+    assert!(matches!(w.answer(&stuck, Half::Do).await, Answer::Done(_)));
+    assert_eq!(w.standing(&stuck), [PRICE.amount], "charged once");
     w.end().await;
 }

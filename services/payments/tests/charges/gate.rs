@@ -1,6 +1,7 @@
 //! A gate between the service and the payment gateway.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -18,6 +19,14 @@ pub struct Gate {
     rule: Rule,
     held: mpsc::Receiver<()>,
     release: Arc<Notify>,
+    traffic: Arc<Traffic>,
+}
+
+/// Calls that are under way, and how many at most there were.
+#[derive(Default)]
+struct Traffic {
+    now: AtomicUsize,
+    most: AtomicUsize,
 }
 
 /// Which calls are held: those whose path ends so, before the gateway gets them or when it has answered.
@@ -36,19 +45,21 @@ struct Passage {
     rule: Rule,
     held: mpsc::Sender<()>,
     release: Arc<Notify>,
+    traffic: Arc<Traffic>,
 }
 
 impl Gate {
     pub async fn new(target: SocketAddr) -> Self {
         let (tell, held) = mpsc::channel(16);
-        let (rule, release) = (Rule::default(), Arc::new(Notify::new()));
+        let (rule, release, traffic) = (Rule::default(), Arc::new(Notify::new()), Arc::<Traffic>::default());
         let client = reqwest::Client::new();
-        let passage = Passage { target, client, rule: rule.clone(), held: tell, release: release.clone() };
+        let (rules, releases, counts) = (rule.clone(), release.clone(), traffic.clone());
+        let passage = Passage { target, client, rule: rules, held: tell, release: releases, traffic: counts };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new().fallback(pass).with_state(passage);
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { address, rule, held, release }
+        Self { address, rule, held, release, traffic }
     }
 
     /// From now on.
@@ -67,6 +78,11 @@ impl Gate {
         self.release.notify_waiters();
     }
 
+    /// Most calls that were under way at once.
+    pub fn most_at_once(&self) -> usize {
+        self.traffic.most.load(Ordering::SeqCst)
+    }
+
     /// Waits until a call is held.
     pub async fn holds(&mut self) {
         tokio::time::timeout(PATIENCE, self.held.recv()).await.expect("no call is held").unwrap();
@@ -74,6 +90,14 @@ impl Gate {
 }
 
 async fn pass(State(passage): State<Passage>, request: Request) -> Response {
+    let now = passage.traffic.now.fetch_add(1, Ordering::SeqCst) + 1;
+    passage.traffic.most.fetch_max(now, Ordering::SeqCst);
+    let response = forward(&passage, request).await;
+    passage.traffic.now.fetch_sub(1, Ordering::SeqCst);
+    response
+}
+
+async fn forward(passage: &Passage, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().unwrap().as_str().to_owned();
     let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();

@@ -4,6 +4,8 @@ mod crashes;
 mod ends;
 mod fences;
 mod gate;
+mod locks;
+mod neighbours;
 mod orchestrator;
 mod pending;
 mod planted;

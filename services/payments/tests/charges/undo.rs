@@ -112,3 +112,21 @@ async fn a_refund_whose_answer_is_lost_is_given_once() {
     assert_eq!(w.ledger().refunds.len(), 1);
     w.end().await;
 }
+
+#[tokio::test]
+async fn rule_05_a_do_that_comes_again_is_not_answered_before_the_undo_has_ended() {
+    let mut w = World::new().await;
+    let (key, other) = (w.key(), w.key());
+    w.charged(&key, "pm_card_action_required").await;
+    w.gate.hold(Hold::Before("/cancel"));
+    w.send_undo(&key).await;
+    w.gate.holds().await;
+    w.send_do(&key, &w.charge("pm_card_action_required")).await;
+    w.charged(&other, "pm_card_visa").await;
+    assert_eq!((w.state(&key).await, w.came(&key, Half::Do)), (State::Closing, false));
+    w.gate.release();
+    assert_eq!(w.answer(&key, Half::Undo).await, refunded(None));
+    assert!(!w.came(&key, Half::Do), "its end is told by the undo");
+    assert_eq!(code(&w.charged(&key, "pm_card_action_required").await), codes::UNDONE);
+    w.end().await;
+}

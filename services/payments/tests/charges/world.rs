@@ -14,7 +14,7 @@ use eventicket_mock_gateway::ledger::{self, Ledger, Status};
 use eventicket_mock_gateway::{Config, Server, Webhooks, sign};
 use eventicket_nats::{Outgoing, command_headers};
 use eventicket_payments::{ChargeRow, DATABASE, MIGRATOR, State};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
 use sqlx::PgPool;
@@ -252,6 +252,16 @@ impl World {
         let message = self.replies.next().await.unwrap();
         let envelope: Envelope<Reply> = serde_json::from_slice(&message.payload).unwrap();
         envelope.items
+    }
+
+    /// A reply that is there already, whatever it answers.
+    pub fn reply_now(&mut self) -> Option<Vec<Reply>> {
+        self.replies().now_or_never()
+    }
+
+    /// Whether such a reply came while another one was awaited.
+    pub fn came(&self, key: &Key, half: Half) -> bool {
+        self.early.iter().any(|reply| reply.key == *key && reply.half == half)
     }
 
     /// Asks again until the half of the round has ended.

@@ -27,7 +27,7 @@ use crate::prefer::Wait;
     responses(
         (status = 200, description = "It is cancelled", body = Event, headers(("ETag" = String, description = "Its version")), example = json!(super::example("cancelled"))),
         (status = 202, description = "Bookings has not decided yet", body = Event, headers(("ETag" = String, description = "Its version")), example = json!(super::example_under_way("published"))),
-        (status = 409, description = "`has_bookings`: tickets are held or sold; `not_published`: it is a draft; `event_over`; or `change_pending`: bookings still decides on another change"),
+        (status = 409, description = "`has_bookings`: tickets are held or sold; `not_published`: it is a draft; `event_over`; or `change_pending`: bookings still decides on another change of the last minute"),
         (status = 412, description = "`version_conflict`: it was changed since it was read"),
     ),
     security(("bearer" = ["organizer", "admin"])),

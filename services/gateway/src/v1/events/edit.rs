@@ -75,7 +75,7 @@ pub struct EventPatch {
     responses(
         (status = 200, description = "The event as it is now", body = Event, headers(("ETag" = String, description = "Its version")), example = json!(super::example("published"))),
         (status = 202, description = "Bookings has not decided yet", body = Event, headers(("ETag" = String, description = "Its version")), example = json!(super::example_under_way("published"))),
-        (status = 409, description = "`below_sold`: fewer tickets than are held or sold, or another refusal of bookings, as `has_bookings`; `change_pending`: bookings still decides on another change; `event_over`: it has ended; or `event_cancelled`"),
+        (status = 409, description = "`below_sold`: fewer tickets than are held or sold, or another refusal of bookings, as `has_bookings`; `change_pending`: bookings still decides on another change of the last minute; `event_over`: it has ended; or `event_cancelled`"),
         (status = 412, description = "`version_conflict`: it was changed since it was read"),
         (status = 428, description = "`precondition_required`: `If-Match` is missing"),
     ),

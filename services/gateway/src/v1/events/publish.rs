@@ -28,7 +28,7 @@ use crate::prefer::Wait;
     responses(
         (status = 200, description = "It is on sale", body = Event, headers(("ETag" = String, description = "Its version")), example = json!(super::example("published"))),
         (status = 202, description = "Bookings has not decided yet", body = Event, headers(("ETag" = String, description = "Its version")), example = json!(super::example_under_way("publishing"))),
-        (status = 409, description = "`event_over`: it has begun or ended; `event_cancelled`; `change_pending`: bookings still decides on another change; or bookings' refusal"),
+        (status = 409, description = "`event_over`: it has begun or ended; `event_cancelled`; `change_pending`: bookings still decides on another change of the last minute; or bookings' refusal"),
         (status = 412, description = "`version_conflict`: it was changed since it was read"),
     ),
     security(("bearer" = ["organizer", "admin"])),

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::filter::Filter;
+use super::filter::{Filter, named};
 use crate::app::Shared;
 use crate::auth::Operator;
 use crate::backend::ORCHESTRATOR;
@@ -57,7 +57,7 @@ pub struct NewBulk {
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(try_from = "String", rename_all = "snake_case")]
 pub enum ActionName {
     /// As `POST /v1/sagas/{id}/retry`.
     Retry,
@@ -75,6 +75,40 @@ pub enum ActionName {
     Resolve,
     /// As `POST /v1/sagas/{id}/abandon`.
     Abandon,
+}
+
+impl ActionName {
+    const ALL: [Self; 8] = [
+        Self::Retry,
+        Self::Skip,
+        Self::Cancel,
+        Self::Compensate,
+        Self::Pause,
+        Self::Resume,
+        Self::Resolve,
+        Self::Abandon,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Skip => "skip",
+            Self::Cancel => "cancel",
+            Self::Compensate => "compensate",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Resolve => "resolve",
+            Self::Abandon => "abandon",
+        }
+    }
+}
+
+impl TryFrom<String> for ActionName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        named(&Self::ALL, Self::name, &text)
+    }
 }
 
 impl NewBulk {

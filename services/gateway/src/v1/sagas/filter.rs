@@ -3,24 +3,91 @@
 use eventicket_contracts::sagas::ListSagas;
 use eventicket_contracts::{CustomerId, EventId, SagaId, Timestamp};
 use eventicket_kit::FieldError;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// Longest name of a kind or step.
 const MAX_NAME: usize = 64;
 /// Longest search text: that of an idempotency key.
 const MAX_TEXT: usize = 255;
-/// What `state` may be.
-const STATES: [&str; 9] =
-    ["running", "waiting", "held", "paused", "compensating", "completed", "compensated", "abandoned", "attention"];
+/// What `state` may be: a state, or `attention` for those that somebody should look at, or `unfinished` for those that
+/// have not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(try_from = "String", rename_all = "snake_case")]
+pub enum StateFilter {
+    /// A step is in flight.
+    Running,
+    /// For a signal, or for a service that works on it.
+    Waiting,
+    /// By a breaker.
+    Held,
+    /// By an operator.
+    Paused,
+    /// Undos are in flight.
+    Compensating,
+    /// All steps are done.
+    Completed,
+    /// All is undone.
+    Compensated,
+    /// Given up by an operator.
+    Abandoned,
+    /// Somebody should look at it.
+    Attention,
+    /// It has not ended.
+    Unfinished,
+}
+
+impl StateFilter {
+    const ALL: [Self; 10] = [
+        Self::Running,
+        Self::Waiting,
+        Self::Held,
+        Self::Paused,
+        Self::Compensating,
+        Self::Completed,
+        Self::Compensated,
+        Self::Abandoned,
+        Self::Attention,
+        Self::Unfinished,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Held => "held",
+            Self::Paused => "paused",
+            Self::Compensating => "compensating",
+            Self::Completed => "completed",
+            Self::Compensated => "compensated",
+            Self::Abandoned => "abandoned",
+            Self::Attention => "attention",
+            Self::Unfinished => "unfinished",
+        }
+    }
+}
+
+impl TryFrom<String> for StateFilter {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        named(&Self::ALL, Self::name, &text)
+    }
+}
+
+/// The one of that name; the error says which there are.
+pub fn named<T: Copy>(all: &[T], name: impl Fn(T) -> &'static str, text: &str) -> Result<T, String> {
+    let names = || all.iter().map(|one| name(*one)).collect::<Vec<_>>().join(", ");
+    all.iter().copied().find(|one| name(*one) == text).ok_or_else(|| format!("one of {}", names()))
+}
 
 /// Which sagas; all of these must hold.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Filter {
-    /// A state, or `attention` for those that somebody should look at.
+    /// A state, or `attention` for those that somebody should look at, or `unfinished` for those that have not ended.
     #[schema(example = "attention")]
-    pub state: Option<String>,
+    pub state: Option<StateFilter>,
     /// Name of the definition.
     #[schema(max_length = 64, example = "booking")]
     pub kind: Option<String>,
@@ -47,9 +114,6 @@ impl Filter {
         let mut fault = |name: &str, code: &str, detail: String| {
             errors.push(FieldError::new(format!("{within}{name}"), code, detail));
         };
-        if self.state.as_deref().is_some_and(|s| !STATES.contains(&s)) {
-            fault("state", "invalid", format!("one of {}", STATES.join(", ")));
-        }
         for (name, value) in [("kind", &self.kind), ("step", &self.step)] {
             if value.as_ref().is_some_and(|v| v.len() > MAX_NAME) {
                 fault(name, "out_of_range", format!("at most {MAX_NAME} characters"));
@@ -65,6 +129,7 @@ impl Filter {
     /// A page of them, for the orchestrator.
     pub fn page(self, limit: u32, before: Option<SagaId>) -> ListSagas {
         let Self { state, kind, step, event, user, from, to, q } = self;
+        let state = state.map(|state| state.name().to_owned());
         ListSagas { state, kind, step, event, user, from, to, q, limit, before }
     }
 }

@@ -8,7 +8,7 @@ use eventicket_kit::Problem;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::filter::Filter;
+use super::filter::{Filter, StateFilter};
 use crate::app::Shared;
 use crate::auth::Operator;
 use crate::backend::ORCHESTRATOR;
@@ -20,10 +20,9 @@ use crate::paging::{self, Before, Listed};
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Params {
-    /// `running`, `waiting`, `held`, `paused`, `compensating`, `completed`, `compensated`, `abandoned`, or `attention`
-    /// for those that somebody should look at.
-    #[param(example = "running")]
-    state: Option<String>,
+    /// A state, or `attention` for those that somebody should look at, or `unfinished` for those that have not ended.
+    #[param(inline, example = "running")]
+    state: Option<StateFilter>,
     /// Name of the definition.
     #[param(max_length = 64, example = "booking")]
     kind: Option<String>,

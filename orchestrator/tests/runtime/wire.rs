@@ -81,7 +81,7 @@ impl Passage {
                     }
                     server.write_all(sent).await?;
                     if cut == Some(Cut::After) {
-                        server.read(&mut down).await?;
+                        let _ = server.read(&mut down).await?; // the answer, which nobody hears
                         return Ok(());
                     }
                 }

@@ -1,5 +1,7 @@
 //! The connections of a process: one publishes, one consumes, so that a burst of messages never delays a publish.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::jetstream::{self, context::ContextBuilder};
@@ -36,6 +38,8 @@ pub struct Nats {
     subscriber: Client,
     publishing: jetstream::Context,
     consuming: jetstream::Context,
+    /// The highest sequence that each stream acknowledged to this process.
+    acknowledged: Arc<Mutex<HashMap<String, u64>>>,
 }
 
 impl Nats {
@@ -53,7 +57,27 @@ impl Nats {
             .backpressure_on_inflight(true)
             .build(publisher.clone());
         let consuming = ContextBuilder::new().timeout(ACK).build(subscriber.clone());
-        Ok(Self { publisher, subscriber, publishing, consuming })
+        Ok(Self { publisher, subscriber, publishing, consuming, acknowledged: Arc::default() })
+    }
+
+    /// Notes what a stream acknowledged.
+    pub(crate) fn note_acknowledged(&self, stream: &str, sequence: u64) {
+        let mut all = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        match all.get_mut(stream) {
+            Some(known) => *known = sequence.max(*known),
+            None => drop(all.insert(stream.to_owned(), sequence)),
+        }
+    }
+
+    /// The highest sequence that a stream acknowledged to this process: read before the stream's mark, it tells a stream
+    /// that has lost what it acknowledged.
+    pub fn acknowledged(&self, stream: &str) -> Option<u64> {
+        self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).get(stream).copied()
+    }
+
+    /// Forgets it, once the loss is known.
+    pub fn forget_acknowledged(&self, stream: &str) {
+        self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).remove(stream);
     }
 
     /// The connection that publishes and asks.

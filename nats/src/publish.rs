@@ -49,7 +49,9 @@ impl Nats {
                 Ok(ack) => ack.await,
                 Err(error) => Err(error),
             };
-            ack.map(|a| a.sequence).map_err(|e| told(&e))
+            let ack = ack.map_err(|e| told(&e))?;
+            self.note_acknowledged(&ack.stream, ack.sequence);
+            Ok(ack.sequence)
         });
         futures::future::join_all(acked).await
     }

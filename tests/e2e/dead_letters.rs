@@ -3,6 +3,7 @@
 use async_nats::HeaderMap;
 use async_nats::jetstream::{Context, new};
 use eventicket_contracts::subjects;
+use eventicket_mock_gateway::ledger::Status;
 use eventicket_planted::{Fault, VARIABLE};
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -52,6 +53,14 @@ impl Scene {
 
     async fn seen(&self, booking: &Value, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
         until(&self.platform, &self.ada, booking, what, holds).await
+    }
+
+    /// Waits until its saga has ended so.
+    async fn ended(&self, booking: &Value, state: &str) {
+        let id = text(&booking["id"]);
+        self.platform
+            .until(&format!("{id} is {state}"), async || self.platform.saga(&id).await["state"] == state)
+            .await;
     }
 
     async fn cancel(&self, booking: &Value) {
@@ -148,7 +157,8 @@ async fn each_reason_is_listed_shown_and_replayed_and_the_others_proceed() {
     commands_that_cannot_be_handled(&scene, &live).await;
     let contradicted = replies_that_nobody_awaits(&scene).await;
     scene.cancel(&live).await;
-    scene.seen(&live, "it is cancelled", |b| b["status"] == "cancelled").await;
+    scene.ended(&live, "compensated").await;
+    scene.ended(&json!({"id": contradicted}), "completed").await;
 
     // Those of sagas that have ended are told. Those that are about no saga of ours are violations until they are taken off.
     let ended = [text(&live["id"]), contradicted];
@@ -312,8 +322,9 @@ async fn a_replayed_charge_of_a_step_that_was_skipped_or_of_a_saga_that_has_ende
     scene.seen(skipped, "it goes on", |b| b["status"] == "confirmed").await;
     bookings.push(scene.sold("sold").await);
     scene.platform.settled().await;
-    let money =
-        || bookings.iter().map(|b| (scene.platform.standing(b), scene.platform.intents(b).len())).collect::<Vec<_>>();
+    // What stands, and what was ever taken.
+    let taken = |b: &Value| scene.platform.intents(b).iter().filter(|i| i.status == Status::Succeeded).count();
+    let money = || bookings.iter().map(|b| (scene.platform.standing(b), taken(b))).collect::<Vec<_>>();
     let before = money();
     assert_eq!(before.iter().map(|(standing, _)| *standing).collect::<Vec<_>>(), [0, 0, 0, 1]);
 
@@ -387,19 +398,17 @@ async fn a_release_that_panics_is_resolved_or_undone_by_a_replay_or_a_retry_once
     scene.platform.marked(&text(&retried["id"]), "RESERVE").await;
     let by_hand = json!({"step": "RESERVE", "reason": "the ticket is given back by hand"});
     assert_eq!(scene.act(resolved, "resolve", by_hand).await.0, 200);
-    let state = async |booking: &Value| scene.platform.saga(&text(&booking["id"])).await["state"].clone();
-    scene.platform.until("it ends while the panic lasts", async || state(resolved).await == "compensated").await;
+    scene.ended(resolved, "compensated").await;
     scene.platform.acted(&text(&resolved["id"]), "resolved", "operator:", "the ticket is given back by hand").await;
-    assert_eq!(scene.platform.available(&scene.event.0).await, 97, "nothing could be released");
+    assert_eq!(scene.platform.available(&scene.event.0).await, 97, "nothing could be released while the panic lasts");
 
     scene.mended().await;
     let (operator, mended) = ("operator:", "the defect is mended");
-    let state = async |booking: &Value| scene.platform.saga(&text(&booking["id"])).await["state"].clone();
     scene.replay(&scene.letter_of(replayed, "release").await, mended).await;
-    scene.platform.until("the replay ends it", async || state(replayed).await == "compensated").await;
+    scene.ended(replayed, "compensated").await;
     scene.platform.acted(&text(&replayed["id"]), "replayed", operator, mended).await;
     assert_eq!(scene.act(retried, "retry", json!({"reason": mended})).await.0, 200);
-    scene.platform.until("the retry ends it", async || state(retried).await == "compensated").await;
+    scene.ended(retried, "compensated").await;
     scene.platform.acted(&text(&retried["id"]), "retried_by_hand", operator, mended).await;
     assert_eq!(scene.platform.available(&scene.event.0).await, 99);
     // What was given back by hand can still be released, and what is released stays so.

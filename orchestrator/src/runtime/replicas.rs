@@ -166,10 +166,13 @@ impl Watch {
         let names = commands.chain([subjects::REPLIES_STREAM.to_owned()]);
         let mut lost = false;
         for name in names {
+            // Read before its mark, so that a stream that has all of it is never behind.
+            let acknowledged = self.nats.acknowledged(&name);
             // One that is missing now shows as another one when it is back.
             let Ok(Some(mark)) = self.nats.stream_mark(&name).await else { continue };
-            if let Some(old) = seen.get(&name) {
-                lost |= mark.lost_since(old);
+            if seen.get(&name).is_some_and(|old| mark.lost_since(old)) || acknowledged > Some(mark.last) {
+                self.nats.forget_acknowledged(&name);
+                lost = true;
             }
             seen.insert(name, mark);
         }

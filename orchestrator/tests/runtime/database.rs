@@ -14,7 +14,7 @@ use sqlx::{Connection as _, Executor as _, PgConnection, PgPool};
 use tokio::sync::Barrier;
 use uuid::Uuid;
 
-use crate::bench::{Bench, visit};
+use crate::bench::{Bench, GUARD, visit};
 
 fn code(error: &sqlx::Error) -> String {
     error.as_database_error().and_then(|e| e.code()).map_or_else(|| error.to_string(), |code| code.into_owned())
@@ -111,7 +111,9 @@ async fn rule_09_batches_in_opposite_order_neither_deadlock_nor_time_out() {
     let both_wait = async {
         let waiting = "SELECT count(*) FROM pg_stat_activity
                        WHERE wait_event_type = 'Lock' AND datname = current_database()";
-        while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&bench.pool).await.unwrap() < 2 {}
+        let waiting = async || sqlx::query_scalar::<_, i64>(waiting).fetch_one(&bench.pool).await.unwrap();
+        let two = async { while waiting().await < 2 {} };
+        tokio::time::timeout(GUARD, two).await.expect("both wait");
         lock.rollback().await.unwrap();
     };
     let (first, second, ()) = tokio::join!(batch(&bench.pool, &rows), batch(&bench.pool, &opposite), both_wait);

@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use futures::future::join_all;
 use serde_json::json;
 
-use crate::bench::{Bench, DESK};
+use crate::bench::{Bench, DESK, GUARD};
 
 async fn started(bench: &Bench, number: usize) -> Vec<SagaId> {
     join_all((0..number).map(|_| bench.started(json!({})))).await
@@ -104,9 +104,11 @@ async fn rule_11_a_stream_that_has_lost_what_it_acknowledged_shows() {
     let looks = bench.ctx.nats.subscriber().subscribe(format!("$JS.API.STREAM.INFO.{}", DESK.stream()));
     let mut looks = looks.await.unwrap();
     bench.ctx.nats.flush().await;
-    looks.next().await.expect("the replica has looked");
+    tokio::time::timeout(GUARD, looks.next()).await.expect("the replica looks");
     let saga = bench.started(json!({})).await;
-    while jetstream.get_stream(DESK.stream()).await.unwrap().cached_info().state.messages == 0 {}
+    let messages = async || jetstream.get_stream(DESK.stream()).await.unwrap().cached_info().state.messages;
+    let stored = async { while messages().await == 0 {} };
+    tokio::time::timeout(GUARD, stored).await.expect("the command is stored");
 
     // Its store of a moment ago comes back, without the command.
     jetstream.delete_stream(DESK.stream()).await.unwrap();

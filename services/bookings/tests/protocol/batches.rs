@@ -10,7 +10,7 @@ use eventicket_kit::batch::lock_sagas;
 use sqlx::{Executor as _, PgPool};
 use uuid::Uuid;
 
-use crate::shop::{Sent, Shop, count, sagas, told};
+use crate::shop::{PATIENCE, Sent, Shop, count, sagas, told};
 
 /// Lets no transaction be committed that makes a hold, while the table `closed` is there.
 const REFUSE: &str = "CREATE SEQUENCE refused MINVALUE 0;
@@ -36,10 +36,10 @@ async fn rule_01_no_answer_leaves_before_it_is_recorded() {
     let saga = SagaId::fresh();
     let (replies, order) = (messages(&shop, subjects::REPLIES_STREAM).await, shop.reserve(saga, 1));
     shop.send(&[order], 1).await;
-    let tries = async |pool: &PgPool| {
-        sqlx::query_scalar::<_, i64>("SELECT last_value FROM refused").fetch_one(pool).await.unwrap()
-    };
-    while tries(&shop.pool).await < 2 {} // it is tried again, whole
+    let tries =
+        async || sqlx::query_scalar::<_, i64>("SELECT last_value FROM refused").fetch_one(&shop.pool).await.unwrap();
+    let tried = async { while tries().await < 2 {} };
+    tokio::time::timeout(PATIENCE, tried).await.expect("it is tried again, whole");
     assert_eq!(messages(&shop, subjects::REPLIES_STREAM).await, replies, "and nothing is told");
     assert_eq!(messages(&shop, &subjects::command_stream("bookings")).await, 1, "nor acknowledged");
     shop.pool.execute("DROP TABLE closed").await.unwrap();
@@ -143,9 +143,12 @@ async fn rule_09_commands_in_opposite_order_never_deadlock() {
 /// Deadlocks in the database, once the connections of the replicas have ended: then they are counted.
 async fn deadlocks(pool: &PgPool) -> i64 {
     let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name <> ''";
-    while sqlx::query_scalar::<_, i64>(others).fetch_one(pool).await.unwrap() > 0 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let ended = async {
+        while sqlx::query_scalar::<_, i64>(others).fetch_one(pool).await.unwrap() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ended).await.expect("the replicas' connections end");
     let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
     sqlx::query_scalar(deadlocks).fetch_one(pool).await.unwrap()
 }

@@ -126,9 +126,12 @@ async fn rule_09_commands_in_opposite_order_never_deadlock() {
     w.end().await;
     // What a connection did is counted at the latest when it ends.
     let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name <> ''";
-    while sqlx::query_scalar::<_, i64>(others).fetch_one(&pool).await.unwrap() > 0 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let ended = async {
+        while sqlx::query_scalar::<_, i64>(others).fetch_one(&pool).await.unwrap() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ended).await.expect("the replicas' connections end");
     let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
     assert_eq!(sqlx::query_scalar::<_, i64>(deadlocks).fetch_one(&pool).await.unwrap(), 0);
 }

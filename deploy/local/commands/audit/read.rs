@@ -8,7 +8,7 @@ use std::str::FromStr as _;
 use anyhow::{Context as _, bail};
 use eventicket_bookings::audit as bookings;
 use eventicket_contracts::bookings::Reserved;
-use eventicket_contracts::envelope::{Envelope, Item};
+use eventicket_contracts::envelope::{Envelope, Key};
 use eventicket_contracts::sagas::BOOKING;
 use eventicket_contracts::{Clock, SagaId, Timestamp, subjects};
 use eventicket_kit::{Settings, database_url};
@@ -30,6 +30,12 @@ use super::rules::{self, Case, DeadLetter, End, Finding, SagaFacts, Severity};
 const PAGE: u32 = 5_000;
 /// Dead letters that are looked into; the others are only counted.
 const LETTERS: u64 = 1_000;
+
+/// An item of commands or of replies.
+#[derive(serde::Deserialize)]
+struct Keyed {
+    key: Key,
+}
 
 /// What came out.
 pub struct Findings {
@@ -123,6 +129,7 @@ fn facts(row: &Row, begin: Timestamp, catalogue: &Catalogue) -> anyhow::Result<S
         notified: step("NOTIFY").is_some_and(|step| step.status == Status::Done),
         refund_told: step(rules::REFUND_MAIL).is_some_and(|step| step.status == Status::Done),
         resolved: step("PAY").is_some_and(|step| step.undo == Undo::Resolved),
+        skipped: step("PAY").is_some_and(|step| step.status == Status::Skipped),
         attention: saga.attention.iter().map(|mark| (mark.step.clone(), mark.reason.clone())).collect(),
     })
 }
@@ -318,7 +325,7 @@ impl Audit {
             sequence = letter.sequence + 1;
             let reason = letter.headers.get(subjects::HEADER_REASON).map(|reason| reason.as_str().to_owned());
             let item =
-                serde_json::from_slice::<Envelope<Item>>(&letter.payload).ok().and_then(|mut all| all.items.pop());
+                serde_json::from_slice::<Envelope<Keyed>>(&letter.payload).ok().and_then(|mut all| all.items.pop());
             let dead = DeadLetter {
                 subject: letter.subject.to_string(),
                 reason: reason.unwrap_or_default(),

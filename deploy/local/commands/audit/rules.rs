@@ -63,6 +63,8 @@ pub struct SagaFacts {
     pub refund_told: bool,
     /// An operator said that the payment's undo was done by hand.
     pub resolved: bool,
+    /// An operator skipped the payment, so that none is kept.
+    pub skipped: bool,
     /// Steps with a mark for an operator, and why.
     pub attention: Vec<(String, String)>,
 }
@@ -222,8 +224,13 @@ fn money(case: &Case, confirmed: bool, judge: &mut Judge<'_>) {
         return judge.expect(none, "free_booking_charged", || "it is free and has a charge".to_owned());
     }
     match standing.as_slice() {
+        [] if case.saga.skipped => {
+            judge.tell(Severity::Warning, "charge_skipped", format!("an operator skipped the payment of {total}"));
+        }
         [] => judge.tell(Severity::Violation, "charge_missing", format!("{total} were never taken, or given back")),
         [only] => {
+            let kept = !case.saga.skipped;
+            judge.expect(kept, "charge_of_skipped", || format!("{} stands, and its payment was skipped", only.id));
             let right = stands(only) == total.amount && same_currency(only, total);
             let money = money_standing(only);
             judge.expect(right, "charge_amount", || format!("{money} stands instead of {total}"));

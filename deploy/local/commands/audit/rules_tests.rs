@@ -71,6 +71,7 @@ fn confirmed() -> Case {
         notified: true,
         refund_told: false,
         resolved: false,
+        skipped: false,
         attention: vec![],
     };
     Case {
@@ -166,6 +167,16 @@ fn tickets_are_as_many_as_were_sold() {
         assert_eq!(broken(confirmed(), |c| c.tickets = number), ["ticket_count"]);
     }
     assert_eq!(broken(declined(), |c| c.tickets = 1), ["tickets_without_booking"]);
+}
+
+#[test]
+fn a_booking_whose_payment_was_skipped_keeps_no_money() {
+    let void = |c: &mut Case| {
+        c.saga.skipped = true;
+        (c.charges[0].state, c.intents[0].status) = (State::Void, Status::Canceled);
+    };
+    assert_eq!(broken(confirmed(), void), ["charge_skipped"]);
+    assert_eq!(broken(confirmed(), |c| c.saga.skipped = true), ["charge_of_skipped"]);
 }
 
 #[test]

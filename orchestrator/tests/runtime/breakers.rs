@@ -93,7 +93,7 @@ async fn rule_18_an_operator_opens_closes_and_frees_a_breaker_of_two_replicas() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_held_is_released_at_a_bounded_rate() {
+async fn rule_18_what_was_held_is_released_at_a_bounded_rate() {
     let bench = Bench::new().await;
     let (_desk, replica) = (bench.desk(), bench.replica(&[1]).await);
     bench.set_breaker(BreakerMode::Open).await;

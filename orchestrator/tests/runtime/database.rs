@@ -47,9 +47,11 @@ async fn rule_09_sessions_wait_a_second_and_a_deadlock_shows_before() {
     holder.execute(one).await.unwrap();
     let (worked, waited) = tokio::join!(holder.execute("SELECT pg_sleep(3)"), waiter.execute(one));
     assert!(worked.is_ok() && code(&waited.unwrap_err()) == "55P03");
-    drop(waiter);
-    let mut next = bench.pool.acquire().await.unwrap();
-    next.execute("SELECT pg_advisory_lock(1)").await.expect("who idles in a transaction is ended");
+    let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *holder).await.unwrap();
+    let there = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1";
+    let there = async || sqlx::query_scalar::<_, i64>(there).bind(pid).fetch_one(&bench.pool).await.unwrap();
+    let ended = async { while there().await > 0 {} };
+    tokio::time::timeout(GUARD, ended).await.expect("who idles in a transaction is ended");
     holder.execute(two).await.unwrap_err();
 }
 

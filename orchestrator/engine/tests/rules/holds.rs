@@ -79,6 +79,15 @@ fn rule_04_timers_fire_while_it_is_paused_and_while_it_is_held() {
 }
 
 #[test]
+fn rule_04_timers_fire_while_it_is_marked_for_attention() {
+    let definition = booking();
+    let mut play = reserved(&definition, json!({ "wait": true }));
+    play.feed(Input::Mark { step: "RESERVE".into(), reason: "it was answered otherwise before".into() }).unwrap();
+    tick(&mut play);
+    assert_eq!((play.now, reason(&play)), (1_800_000_000_000 + HOLD, "hold_expired"));
+}
+
+#[test]
 fn rule_04_no_payment_starts_after_the_end() {
     let definition = booking();
     let mut play = Play::new(&definition, json!({}), world());

@@ -5,7 +5,6 @@ use eventicket_contracts::{SagaId, Timestamp, codes};
 use eventicket_mock_gateway::ledger::Status;
 use eventicket_payments::State;
 use serde_json::json;
-use uuid::{NoContext, Uuid};
 
 use crate::world::{Hold, PRICE, World, code, item};
 
@@ -125,12 +124,19 @@ async fn rule_02_a_recorded_answer_comes_before_the_deadline_and_expired_records
 #[tokio::test]
 async fn rule_16_a_do_of_an_old_saga_is_rejected() {
     let mut w = World::new().await;
-    let mut key = w.key();
-    let month_ago = u64::try_from(w.ctx.clock.now().millis() / 1000).unwrap() - 31 * 24 * 3600;
-    key.saga = SagaId(Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, month_ago, 0)));
+    let key = w.old_key();
     assert_eq!(code(&w.charged(&key, "pm_card_visa").await), codes::TOO_OLD);
     assert!(w.rows().await.is_empty());
     w.end().await;
+}
+
+#[tokio::test]
+async fn rule_16_an_undo_of_an_old_saga_without_a_record_needs_an_operator() {
+    let mut w = World::new().await;
+    let key = w.old_key();
+    assert!(matches!(w.undone(&key).await, Answer::Dead(_)));
+    assert_eq!((w.dead_letters().await, w.rows().await.len()), (1, 0));
+    w.stop().await;
 }
 
 #[tokio::test]

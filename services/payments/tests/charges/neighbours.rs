@@ -74,7 +74,8 @@ async fn rule_07_an_envelope_is_acknowledged_once_its_charges_are_committed_not_
 
 #[tokio::test]
 async fn rule_07_calls_are_made_side_by_side_within_a_bound() {
-    let mut w = World::new().await;
+    // No call is given up: the gate would go on with it for a while, and count it.
+    let mut w = World::waiting(false, 60).await;
     w.mock_settings(json!({ "latency_ms": 300 })).await;
     let keys: Vec<_> = (0..3 * CALLS).map(|_| w.key()).collect();
     let body = w.charge("pm_card_visa");
@@ -139,6 +140,21 @@ async fn rule_07_a_lost_reply_is_told_again_to_who_asks_also_past_its_deadline()
     assert_eq!(w.undone(&key).await, refunded(Some(PRICE)));
     assert_eq!(stored(&w).await, 0);
     assert_eq!(w.undone(&key).await, refunded(Some(PRICE)));
+    assert_eq!(w.ledger().refunds.len(), 1);
+    w.end().await;
+}
+
+#[tokio::test]
+async fn rule_13_a_refund_is_called_for_only_once_its_row_is_committed() {
+    let mut w = World::new().await;
+    let key = w.key();
+    assert!(matches!(w.charged(&key, "pm_card_visa").await, Answer::Done(_)));
+    refuse_commits(&w.pool, "NEW.state = 'refunding'").await;
+    w.send_undo(&key).await;
+    refused(&w.pool).await;
+    assert!(w.ledger().refunds.is_empty(), "nobody knows of it yet");
+    accept_commits(&w.pool).await;
+    assert_eq!(w.answer(&key, Half::Undo).await, refunded(Some(PRICE)));
     assert_eq!(w.ledger().refunds.len(), 1);
     w.end().await;
 }

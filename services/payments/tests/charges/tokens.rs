@@ -99,7 +99,7 @@ impl Sagas {
             }
             // Each time when some more changes are in the ledger: between calls and their records.
             let written = self.w.ledger_text().lines().count();
-            if killed != Killed::Nobody && kills < 6 && written > lines + 25 {
+            if killed != Killed::Nobody && kills < 6 && written > lines + 15 {
                 (kills, lines) = (kills + 1, written);
                 self.kill(killed).await;
             }
@@ -138,11 +138,13 @@ impl Sagas {
         }
         assert!(answer.is_final(), "{}: {answer:?}", round.token);
         let recorded = if half == Half::Do { &mut round.charged } else { &mut round.undone };
+        let is_first = recorded.is_none();
         match recorded {
             Some(first) => assert_eq!(*first, answer, "{}: a final answer stays", round.token),
             None => *recorded = Some(answer),
         }
-        if half == Half::Do {
+        // A repeat may come when its undo is under way.
+        if half == Half::Do && is_first {
             self.charged(&key).await;
         }
     }

@@ -53,6 +53,11 @@ impl World {
 
     /// The service takes webhooks; whether the gateway sends any is told by `sent`.
     pub async fn with(sent: bool) -> Self {
+        Self::waiting(sent, 1).await
+    }
+
+    /// A call is waited for so many seconds.
+    pub async fn waiting(sent: bool, seconds: u32) -> Self {
         let w = eventicket_testkit::world().await;
         let database = w.database(DATABASE, &MIGRATOR).await;
         let ctx = Context::for_tests(&w.database_url, &w.nats_url).await.unwrap();
@@ -70,7 +75,7 @@ impl World {
             s.database_prefix = w.prefix.clone();
             s.payment_gateway_url = format!("http://{}", gate.address);
             s.payment_webhook_listen = Some(webhooks_at);
-            s.payment_call_seconds = 1;
+            s.payment_call_seconds = seconds;
         });
         let replies = ctx.nats.subscriber().subscribe(subjects::reply(0)).await.unwrap();
         let events = ctx.nats.subscriber().subscribe("evt.payment.>").await.unwrap();
@@ -183,6 +188,13 @@ impl World {
 
     pub fn key(&self) -> Key {
         Key { saga: SagaId::fresh(), step: "PAY".into(), round: 1 }
+    }
+
+    /// Of a saga that is older than the records are kept.
+    pub fn old_key(&self) -> Key {
+        let month_ago = u64::try_from(self.ctx.clock.now().millis() / 1000).unwrap() - 31 * 24 * 3600;
+        let made = uuid::Timestamp::from_unix(uuid::NoContext, month_ago, 0);
+        Key { saga: SagaId(uuid::Uuid::new_v7(made)), ..self.key() }
     }
 
     pub fn seal(&self, token: &str) -> String {

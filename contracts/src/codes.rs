@@ -71,7 +71,7 @@ pub const BUSY: &str = "busy";
 pub const KEY_REUSED: &str = "key_reused";
 /// The version is not the one that was read.
 pub const VERSION_CONFLICT: &str = "version_conflict";
-/// Only drafts can be edited, deleted or published.
+/// Only drafts can be deleted.
 pub const NOT_DRAFT: &str = "not_draft";
 /// Bookings still decides on the last change of what is sold.
 pub const CHANGE_PENDING: &str = "change_pending";

@@ -13,6 +13,7 @@ mod limits;
 mod operators;
 mod payments;
 mod platform;
+mod rest;
 mod seats;
 mod secrets;
 mod sell_out;

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use crate::platform::{Platform, order, text};
+use crate::platform::{Platform, text};
+use crate::rest::order;
 
 /// Seats of the house.
 const SEATS: usize = 100;

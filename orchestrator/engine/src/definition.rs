@@ -110,7 +110,7 @@ pub enum OnRejection {
     BackTo {
         /// Name of a wait before this step, with nothing but waits between the two.
         wait: String,
-        /// Most rounds.
+        /// Most rejected rounds; replaced ones do not count.
         rounds: u32,
     },
 }

@@ -205,7 +205,7 @@ pub struct StepState {
 }
 
 /// An operator's question to a round's service, which closes what has not begun (6.13). While one is under way, its step
-/// has no other timers. It is asked again until it is answered, and not held by breakers' counts: only put off.
+/// has no other timers. It is asked again until it is answered; while its service's breaker is open it is put off.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fence {
     /// What its answer is for.

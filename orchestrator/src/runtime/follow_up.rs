@@ -55,9 +55,7 @@ impl Replica {
         for id in ended {
             self.rows.remove(&id);
         }
-        for work in existing {
-            self.answer_existing(work).await;
-        }
+        self.answer_existing(existing).await;
         for (reply, unacked, reason) in dead {
             tracing::error!(key = %reply.key, reason, "a reply was dead-lettered");
             let (service, action) = REPLY_LETTERS;

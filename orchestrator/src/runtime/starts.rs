@@ -24,6 +24,10 @@ fn key_of(start: &StartSaga) -> (SagaId, Option<(CustomerId, String)>) {
     (start.id, key)
 }
 
+fn start_of(work: &Work) -> Option<&StartSaga> {
+    if let Work::Start(start, _) = work { Some(start) } else { None }
+}
+
 impl Replica {
     pub(super) fn start(&mut self, work: Work, turn: &mut Turn) {
         let Work::Start(start, _) = &work else { return };
@@ -74,35 +78,59 @@ impl Replica {
         })
     }
 
-    /// A start that is refused, unless it is known: a repeat is answered as the first one was, whatever stands against it
-    /// now. All of a turn are looked up at once, since there are many where there is no room.
-    pub(super) async fn known_first(&self, refused: Vec<(Work, StartAnswer)>) -> Vec<(Work, StartAnswer)> {
-        let asked =
-            |(work, _): &(Work, StartAnswer)| if let Work::Start(start, _) = work { Some(key_of(start)) } else { None };
-        let asked: Vec<_> = refused.iter().filter_map(asked).collect();
-        if asked.is_empty() {
-            return refused;
+    /// The answers to these starts whose sagas are there, by their place; all are looked up at once, since there are many
+    /// where there is no room.
+    async fn known(&self, starts: &[&StartSaga]) -> Result<HashMap<usize, StartAnswer>, sqlx::Error> {
+        if starts.is_empty() {
+            return Ok(HashMap::new());
         }
-        let found = match journal::known(&self.config.pool, &asked).await.map_err(Fault::from) {
-            Ok(found) => found,
-            // What the database cannot look for it cannot hold.
-            Err(Fault::Broken(_)) => return refused,
-            Err(Fault::Transient(error)) => {
-                tracing::warn!(error, "starts cannot be looked up; they are put off");
-                return refused.into_iter().map(|(work, _)| (work, busy())).collect();
-            }
-        };
+        let asked: Vec<_> = starts.iter().map(|start| key_of(start)).collect();
+        let found = journal::known(&self.config.pool, &asked).await?;
         let by_id: HashMap<SagaId, &Row> = found.iter().map(|row| (row.id, row)).collect();
         let key = |row: &'_ Row| Some((row.owner?, row.idempotency.as_ref()?.key.clone()));
         let by_key: HashMap<_, &Row> = found.iter().filter_map(|row| Some((key(row)?, row))).collect();
-        let answer = |(work, refusal): (Work, StartAnswer)| {
-            let Work::Start(start, _) = &work else { return (work, refusal) };
-            let (id, key) = key_of(start);
-            let row = key.and_then(|key| by_key.get(&key)).or_else(|| by_id.get(&id));
-            let answer = row.map_or(refusal, |row| self.existing(start, row));
-            (work, answer)
+        let row = |(id, key): &(SagaId, Option<_>)| key.as_ref().and_then(|k| by_key.get(k)).or_else(|| by_id.get(id));
+        let answer = |(at, start): (usize, &&StartSaga)| Some((at, self.existing(start, row(&asked[at])?)));
+        Ok(starts.iter().enumerate().filter_map(answer).collect())
+    }
+
+    /// A start that is refused, unless it is known: a repeat is answered as the first one was, whatever stands against it
+    /// now.
+    pub(super) async fn known_first(&self, mut refused: Vec<(Work, StartAnswer)>) -> Vec<(Work, StartAnswer)> {
+        let starts: Vec<&StartSaga> = refused.iter().filter_map(|(work, _)| start_of(work)).collect();
+        match self.known(&starts).await.map_err(Fault::from) {
+            Ok(mut known) => {
+                for (at, (_, answer)) in refused.iter_mut().enumerate() {
+                    *answer = known.remove(&at).unwrap_or_else(|| answer.clone());
+                }
+            }
+            // What the database cannot look for it cannot hold.
+            Err(Fault::Broken(_)) => {}
+            Err(Fault::Transient(error)) => {
+                tracing::warn!(error, "starts cannot be looked up; they are put off");
+                refused.iter_mut().for_each(|(_, answer)| *answer = busy());
+            }
+        }
+        refused
+    }
+
+    /// Starts whose id or key is known get the first one's answer.
+    pub(super) async fn answer_existing(&mut self, existing: Vec<Work>) {
+        let starts: Vec<&StartSaga> = existing.iter().filter_map(start_of).collect();
+        let mut known = match self.known(&starts).await {
+            Ok(known) => known,
+            Err(error) => {
+                tracing::warn!(%error, "starts cannot be looked up; they are looked at again");
+                HashMap::new()
+            }
         };
-        refused.into_iter().map(answer).collect()
+        for (at, work) in existing.into_iter().enumerate() {
+            match (known.remove(&at), &work) {
+                (Some(answer), Work::Start(_, to)) => respond(&self.config.nats, to.clone(), &answer).await,
+                // The first one was not stored after all, or cannot be read.
+                _ => self.again.push(work),
+            }
+        }
     }
 
     /// The answer to a start whose saga is there.
@@ -114,25 +142,5 @@ impl Replica {
             return StartAnswer::KeyReused;
         }
         StartAnswer::Started { id: row.id, created: false, view: view(&self.config.catalogue, row) }
-    }
-
-    /// A start whose id or key is known gets the first one's answer.
-    pub(super) async fn answer_existing(&mut self, work: Work) {
-        let Work::Start(start, to) = &work else { return };
-        let found = match (&start.owner, &start.idempotency) {
-            (Some(owner), Some(i)) => journal::by_key(&self.config.pool, *owner, &i.key).await,
-            _ => journal::load(&self.config.pool, &[start.id]).await.map(|mut rows| rows.pop()),
-        };
-        let found = match found {
-            Ok(Some(row)) => Ok(Some(row)),
-            Ok(None) => journal::load(&self.config.pool, &[start.id]).await.map(|mut rows| rows.pop()),
-            Err(error) => Err(error),
-        };
-        let answer = match found {
-            Ok(Some(row)) => self.existing(start, &row),
-            // The first one was not stored after all, or cannot be read: this one is looked at again.
-            Ok(None) | Err(_) => return self.again.push(work),
-        };
-        respond(&self.config.nats, to.clone(), &answer).await;
     }
 }

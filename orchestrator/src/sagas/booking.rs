@@ -36,8 +36,8 @@ const REFUND_MAIL: &str = "REFUND_MAIL";
 const PAY_AT: usize = 2;
 const CONFIRM_AT: usize = 3;
 
-/// Rounds of paying; the last decline ends the booking.
-const ROUNDS: u32 = 5;
+/// Declines; the last one ends the booking.
+const DECLINES: u32 = 5;
 /// How long one attempt to charge may take.
 const PAY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a pending payment is asked for; payments tells its end by itself, and asks the gateway more often.
@@ -52,7 +52,7 @@ pub fn kind() -> Kind {
 
 fn version_2() -> Definition {
     let mut pay = pay();
-    pay.on_rejection = OnRejection::BackTo { wait: AWAIT.into(), rounds: ROUNDS };
+    pay.on_rejection = OnRejection::BackTo { wait: AWAIT.into(), rounds: DECLINES };
     pay.replaced_by = Some(PAYMENT_METHOD.into());
     pay.ask_every = PAY_ASKED;
     let mut definition = Definition { version: 2, ..version_1() };

@@ -204,16 +204,12 @@ impl Run<'_, '_> {
         entry
     }
 
-    fn note_step(&mut self, what: What, at: usize, actor: &str, reason: &str) {
-        self.note(what, actor, reason);
-        let name = self.name(at);
-        if let Some(entry) = self.out.history.last_mut() {
-            entry.step = Some(name);
-        }
+    /// Tells of an action on the step that the saga is at.
+    fn note(&mut self, what: What, actor: &str, reason: &str) {
+        self.note_on(what, self.current(), actor, reason);
     }
 
-    fn note(&mut self, what: What, actor: &str, reason: &str) {
-        let step = self.current();
+    fn note_on(&mut self, what: What, step: Option<String>, actor: &str, reason: &str) {
         let entry = self.tell(what);
         entry.step = step;
         entry.actor = Some(actor.to_owned());

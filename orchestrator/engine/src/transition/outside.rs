@@ -57,7 +57,7 @@ impl Run<'_, '_> {
             }
             OperatorAction::Retry => {
                 let first = self.may_retry()?;
-                self.note_step(What::RetriedByHand, first, actor, reason);
+                self.note_on(What::RetriedByHand, Some(self.name(first)), actor, reason);
                 self.retry_now();
             }
             OperatorAction::Skip { output } => {
@@ -88,12 +88,7 @@ impl Run<'_, '_> {
             OperatorAction::Compensate => self.compensate(actor, reason)?,
             OperatorAction::Resolve { step } => self.resolve(step, actor, reason)?,
             OperatorAction::Abandon { force } => self.abandon(force, actor, reason)?,
-            OperatorAction::Replayed { step } => {
-                self.note(What::Replayed, actor, reason);
-                if let Some(entry) = self.out.history.last_mut() {
-                    entry.step = Some(step);
-                }
-            }
+            OperatorAction::Replayed { step } => self.note_on(What::Replayed, Some(step), actor, reason),
         }
         Ok(())
     }
@@ -140,7 +135,7 @@ impl Run<'_, '_> {
             }
             (Phase::Forward | Phase::Unwinding, _, Undo::GaveUp) if step.fence.is_some() => return Err(FENCED),
             (Phase::Forward | Phase::Unwinding, _, Undo::GaveUp) => {
-                self.note_step(What::Resolved, at, actor, reason);
+                self.note_on(What::Resolved, Some(name), actor, reason);
                 self.fence(at, Purpose::Resolve);
                 return Ok(());
             }
@@ -152,7 +147,7 @@ impl Run<'_, '_> {
             }
             _ => return Err(Illegal::NotNow("the step's undo has not given up, and it waits for nobody")),
         }
-        self.note_step(What::Resolved, at, actor, reason);
+        self.note_on(What::Resolved, Some(name), actor, reason);
         Ok(())
     }
 
@@ -163,10 +158,7 @@ impl Run<'_, '_> {
         if self.saga.attention.len() == marks {
             return Err(Illegal::NoSuchStep(name));
         }
-        self.note(What::Resolved, actor, reason);
-        if let Some(entry) = self.out.history.last_mut() {
-            entry.step = Some(name);
-        }
+        self.note_on(What::Resolved, Some(name), actor, reason);
         Ok(())
     }
 

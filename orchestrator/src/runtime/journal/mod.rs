@@ -6,7 +6,7 @@ mod replicas;
 mod writes;
 
 pub use breakers::{StoredBreaker, breakers, force_breaker, held, set_breaker};
-pub use reads::{by_key, history, known, list, load, of_owner, orphans, own, page, version};
+pub use reads::{history, known, list, load, of_owner, orphans, own, page, version};
 pub use replicas::{Beat, beat, bury, count, counts, retire};
 pub use writes::{Shown, Write, insert, update};
 

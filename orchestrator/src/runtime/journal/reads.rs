@@ -16,13 +16,6 @@ pub async fn load(pool: &PgPool, ids: &[SagaId]) -> Result<Vec<Row>, sqlx::Error
     Ok(readable(sqlx::query(sql).bind(ids).fetch_all(pool).await?))
 }
 
-/// Finds the saga that an owner started with a key.
-pub async fn by_key(pool: &PgPool, owner: CustomerId, key: &str) -> Result<Option<Row>, sqlx::Error> {
-    let sql = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM sagas WHERE owner = $1 AND idempotency_key = $2"));
-    let row = sqlx::query(sql).bind(owner.0).bind(key).fetch_optional(pool).await?;
-    Ok(row.and_then(|r| readable(vec![r]).pop()))
-}
-
 /// The sagas that are there of these starts, by id or by owner and key.
 pub async fn known(pool: &PgPool, starts: &[(SagaId, Option<(CustomerId, String)>)]) -> Result<Vec<Row>, sqlx::Error> {
     let ids: Vec<Uuid> = starts.iter().map(|(id, _)| id.0).collect();

@@ -115,19 +115,20 @@ pub(super) async fn write(tx: &mut PgConnection, changes: &[Change]) -> Done {
 }
 
 async fn given_back(tx: &mut PgConnection, changes: &[Change]) -> Done {
-    let (events, labels) = columns(changes, |change| change.given_back);
-    if events.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(
+    delete(
+        tx,
         "DELETE FROM taken_seats WHERE ctid = ANY(ARRAY(
              SELECT t.at FROM unnest($1::uuid[], $2::text[]) AS g (event, seat) CROSS JOIN LATERAL (
                  SELECT ctid AS at FROM taken_seats WHERE event = g.event AND seat = g.seat LIMIT 1) AS t))",
+        columns(changes, |change| change.given_back),
     )
-    .bind(events)
-    .bind(labels)
-    .execute(tx)
-    .await?;
+    .await
+}
+
+async fn delete(tx: &mut PgConnection, statement: &'static str, (events, labels): (Vec<Uuid>, Vec<&str>)) -> Done {
+    if !events.is_empty() {
+        sqlx::query(statement).bind(events).bind(labels).execute(tx).await?;
+    }
     Ok(())
 }
 
@@ -152,20 +153,14 @@ async fn taken(tx: &mut PgConnection, changes: &[Change]) -> Done {
 }
 
 async fn removed(tx: &mut PgConnection, changes: &[Change]) -> Done {
-    let (events, labels) = columns(changes, |change| change.removed);
-    if events.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(
+    delete(
+        tx,
         "DELETE FROM seats WHERE ctid = ANY(ARRAY(
              SELECT s.at FROM unnest($1::uuid[], $2::text[]) AS r (event, label) CROSS JOIN LATERAL (
                  SELECT ctid AS at FROM seats WHERE event = r.event AND label = r.label LIMIT 1) AS s))",
+        columns(changes, |change| change.removed),
     )
-    .bind(events)
-    .bind(labels)
-    .execute(tx)
-    .await?;
-    Ok(())
+    .await
 }
 
 async fn placed(tx: &mut PgConnection, changes: &[Change]) -> Done {

@@ -24,13 +24,11 @@ pub(super) fn decide(command: &Delivered, known: Option<&Charge>, surroundings: 
     }
     let last = known.and_then(|charge| charge.fence.as_ref());
     if let Some(last) = last.filter(|last| last.id >= asked.id) {
-        let later = || Handled::Answer(Answer::Retry("a later fence of the round is under way".to_owned()));
         let handled = match &last.answer {
-            Some(answer) if last.id == asked.id => Handled::Answer(Answer::done(answer)),
-            None if last.id == asked.id => Handled::Later,
-            // Of an earlier one only the latest answer is kept; it says at least as much.
+            // Of an earlier one the latest answer says at least as much.
             Some(answer) => Handled::Answer(Answer::done(answer)),
-            None => later(),
+            None if last.id == asked.id => Handled::Later,
+            None => Handled::Answer(Answer::Retry("a later fence of the round is under way".to_owned())),
         };
         return Decision::unchanged(handled);
     }

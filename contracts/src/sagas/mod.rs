@@ -1,29 +1,31 @@
 //! Requests to the orchestrator and what it tells of sagas.
+//!
+//! * `booking`: the booking saga's input and what its customer sees of it.
+//! * `operators`: bulk actions, breakers, dead letters.
+
+mod booking;
+mod operators;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::bookings::{Line, ReserveItem};
 use crate::identity::Idempotency;
-use crate::payments::NextAction;
-use crate::{BookingId, CustomerId, EventId, Money, SagaId, Timestamp};
+use crate::{CustomerId, EventId, SagaId, Timestamp};
 
-/// Name of the booking saga.
-pub const BOOKING: &str = "booking";
+pub use booking::{
+    BOOKING, BookedItem, BookingInput, BookingStatus, BookingView, GET_BOOKING, GetBooking, LIST_BOOKINGS,
+    ListBookings, PAYMENT_METHOD, PaymentMethod, RefundStatus,
+};
+pub use operators::{
+    BREAKERS, BULK, BreakerMode, BreakerView, BulkAct, BulkAnswer, BulkItem, DEAD_LETTER, DEAD_LETTERS, DeadLetter,
+    DeadLetterDetail, DeadLetterPage, ListDeadLetters, REPLAY, ReplayDeadLetter, Replayed, SET_BREAKER, SetBreaker,
+};
+
 /// Name of the saga that puts an event, or a change of it, on sale.
 pub const PUBLISH_EVENT: &str = "publish_event";
 /// Name of the saga that stands for a refund which failed after it had succeeded.
 pub const FAILED_REFUND: &str = "failed_refund";
-/// The signal that a booking's wait for a payment method takes; its payload is a [`PaymentMethod`].
-pub const PAYMENT_METHOD: &str = "payment_method";
-
-/// What the signal [`PAYMENT_METHOD`] brings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PaymentMethod {
-    /// Sealed by the gateway.
-    pub method: String,
-}
 
 /// Core NATS request on [`crate::subjects::START`]; the answer is a [`StartAnswer`], after the commit.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -198,340 +200,12 @@ pub struct StatusChange {
     pub view: Option<Value>,
 }
 
-/// Input of the booking saga.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct BookingInput {
-    /// The event.
-    pub event: EventId,
-    /// Who books.
-    pub customer: CustomerId,
-    /// What is booked.
-    pub items: Vec<ReserveItem>,
-    /// What the client expects to pay.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expected_total: Option<Money>,
-    /// The payment method, sealed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub method: Option<String>,
-}
-
-/// The status of a booking.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum BookingStatus {
-    /// Under way.
-    Pending,
-    /// Waits for a payment method or for an action of the customer.
-    AwaitingPayment,
-    /// The tickets exist.
-    Confirmed,
-    /// Ended without tickets, for the given reason.
-    Failed,
-    /// The hold ran out.
-    Expired,
-    /// The customer or an operator cancelled.
-    Cancelled,
-    /// Was confirmed, and given back.
-    Refunded,
-}
-
-impl BookingStatus {
-    /// As it stands in JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::AwaitingPayment => "awaiting_payment",
-            Self::Confirmed => "confirmed",
-            Self::Failed => "failed",
-            Self::Expired => "expired",
-            Self::Cancelled => "cancelled",
-            Self::Refunded => "refunded",
-        }
-    }
-}
-
-/// What happens to the money of a booking that ended without tickets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RefundStatus {
-    /// Nothing was taken, or nothing is to be given back.
-    None,
-    /// On its way.
-    Pending,
-    /// Given back.
-    Done,
-    /// Somebody looks at it.
-    Attention,
-}
-
-/// A booking as its customer sees it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct BookingView {
-    /// Its id.
-    pub id: BookingId,
-    /// Its status.
-    pub status: BookingStatus,
-    /// Why it ended so, a stable code.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "sold_out")]
-    pub reason: Option<String>,
-    /// The event.
-    pub event_id: EventId,
-    /// Whose it is.
-    pub customer_id: CustomerId,
-    /// What was asked for.
-    pub items: Vec<BookedItem>,
-    /// What is held or sold, at frozen prices; empty until the hold.
-    pub lines: Vec<Line>,
-    /// The sum of the lines.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub total: Option<Money>,
-    /// When the hold ends.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hold_expires_at: Option<Timestamp>,
-    /// What the customer has to do for the payment under way.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_action: Option<NextAction>,
-    /// Code of the last decline.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_decline: Option<String>,
-    /// What happens to the money.
-    pub refund: RefundStatus,
-    /// When it was accepted.
-    pub created_at: Timestamp,
-    /// When it last changed.
-    pub updated_at: Timestamp,
-    /// Rises with each change.
-    pub version: i64,
-}
-
-/// A number of tickets of one type, as asked for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct BookedItem {
-    /// The type.
-    pub ticket_type_id: crate::TicketTypeId,
-    /// How many.
-    #[schema(minimum = 1)]
-    pub quantity: u32,
-    /// The seats that were asked for.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub seats: Vec<String>,
-}
-
-/// Query: [`GetBooking`] to `Option<BookingView>`.
-pub const GET_BOOKING: &str = "booking";
-/// Query: [`ListBookings`] to `Page<BookingView>`, newest first.
-pub const LIST_BOOKINGS: &str = "bookings";
 /// Query: [`ListSagas`] to `Page<SagaSummary>`, newest first.
 pub const LIST_SAGAS: &str = "sagas";
 /// Query: [`SagaId`] to `Option<SagaDetail>`.
 pub const GET_SAGA: &str = "saga";
 /// Query: [`SagaId`] to `Option<Vec<HistoryEntry>>`, oldest first.
 pub const HISTORY: &str = "history";
-/// Query: [`BulkAct`] to [`BulkAnswer`].
-pub const BULK: &str = "bulk";
-/// Query: null to `Vec<BreakerView>`, by service.
-pub const BREAKERS: &str = "breakers";
-/// Query: [`SetBreaker`] to `Option<BreakerView>`; `None` where no saga calls such a service.
-pub const SET_BREAKER: &str = "set_breaker";
-/// Query: [`ListDeadLetters`] to [`DeadLetterPage`], oldest first.
-pub const DEAD_LETTERS: &str = "dead_letters";
-/// Query: a dead letter's number to `Option<DeadLetterDetail>`.
-pub const DEAD_LETTER: &str = "dead_letter";
-/// Query: [`ReplayDeadLetter`] to `Option<Replayed>`: sent again on the subject that it came on, then taken off the list.
-pub const REPLAY: &str = "replay";
-
-/// Acts on a page of the sagas that a filter finds.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct BulkAct {
-    /// Which sagas; `limit` and `before` page through them.
-    pub filter: ListSagas,
-    /// What to do.
-    pub action: Action,
-    /// Who acts.
-    pub actor: String,
-    /// Why.
-    pub reason: String,
-    /// Tells what would become of each without doing it.
-    pub dry_run: bool,
-}
-
-/// What became of a bulk action's page.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct BulkAnswer {
-    /// One a saga, newest first.
-    pub items: Vec<BulkItem>,
-    /// Where the next page begins, where more sagas match.
-    pub next: Option<SagaId>,
-}
-
-/// What became, or would become, of one saga.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct BulkItem {
-    /// The saga.
-    pub id: SagaId,
-    /// Name of its definition.
-    pub kind: String,
-    /// Its state before.
-    pub state: String,
-    /// `done`, or why not, as `past_no_return`.
-    #[schema(example = "done")]
-    pub outcome: String,
-}
-
-/// A service's breaker.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct BreakerView {
-    /// The service whose commands it lets through or holds.
-    #[schema(example = "payments")]
-    pub service: String,
-    /// `closed`, `open` or `half_open`.
-    #[schema(example = "open")]
-    pub state: String,
-    /// `auto`, or `open` or `closed` as an operator set it.
-    #[schema(example = "auto")]
-    pub mode: String,
-    /// When the next probe may go, or the probe under way counts as lost.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub until: Option<Timestamp>,
-    /// Sagas that it holds.
-    pub held: u64,
-    /// When it last changed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub changed_at: Option<Timestamp>,
-    /// Who set it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub actor: Option<String>,
-    /// Why it was set.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-}
-
-/// Sets a breaker.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct SetBreaker {
-    /// The service.
-    pub service: String,
-    /// To what.
-    pub mode: BreakerMode,
-    /// Who.
-    pub actor: String,
-    /// Why.
-    pub reason: String,
-}
-
-/// How a breaker is moved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BreakerMode {
-    /// Holds everything until it is set otherwise.
-    Open,
-    /// Lets everything through until it is set otherwise.
-    Closed,
-    /// Counts again, from closed.
-    Auto,
-}
-
-/// Reads dead letters.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ListDeadLetters {
-    /// By service.
-    pub service: Option<String>,
-    /// By action.
-    pub action: Option<String>,
-    /// 1 to 100.
-    pub limit: u32,
-    /// Only with a higher number.
-    pub after: Option<u64>,
-}
-
-/// A page of dead letters.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct DeadLetterPage {
-    /// The letters.
-    pub items: Vec<DeadLetter>,
-    /// The last one's number where more follow.
-    pub next: Option<u64>,
-}
-
-/// A message that could not be handled.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct DeadLetter {
-    /// Its number.
-    #[schema(example = 1)]
-    pub id: u64,
-    /// The service that could not handle it; `orchestrator` for replies.
-    #[schema(example = "payments")]
-    pub service: String,
-    /// The action.
-    #[schema(example = "charge")]
-    pub action: String,
-    /// Why.
-    pub reason: String,
-    /// The subject that it came on.
-    pub subject: String,
-    /// The sagas that it is about.
-    pub sagas: Vec<SagaId>,
-    /// When it was delivered first.
-    pub first_delivery: Timestamp,
-    /// When it was given up.
-    pub last_delivery: Timestamp,
-    /// How often it was delivered.
-    pub deliveries: u64,
-}
-
-/// A dead letter with its content.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct DeadLetterDetail {
-    /// The same as in lists.
-    #[serde(flatten)]
-    pub letter: DeadLetter,
-    /// The message as text; payment methods in it are sealed.
-    pub payload: String,
-}
-
-/// Sends a dead letter again.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ReplayDeadLetter {
-    /// Its number.
-    pub id: u64,
-    /// Who.
-    pub actor: String,
-    /// Why; it stands in the history of the letter's sagas.
-    pub reason: String,
-}
-
-/// A dead letter was sent again.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Replayed {
-    /// Its number.
-    pub id: u64,
-    /// The subject that it was sent on.
-    pub subject: String,
-    /// The sagas that it is about.
-    pub sagas: Vec<SagaId>,
-}
-
-/// Reads one booking.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct GetBooking {
-    /// Which.
-    pub id: BookingId,
-    /// Only where it belongs to this customer.
-    pub owner: Option<CustomerId>,
-}
-
-/// Reads a customer's bookings.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ListBookings {
-    /// Whose.
-    pub owner: CustomerId,
-    /// 1 to 100.
-    pub limit: u32,
-    /// Only older than this one.
-    pub before: Option<BookingId>,
-}
 
 /// Reads sagas.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -93,14 +93,14 @@ pub struct EventDetails<T> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Venue {
     /// Its name.
-    #[schema(example = "Arena", min_length = 1, max_length = 200)]
+    #[schema(example = "Arena", min_length = 1, max_length = 200, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$")]
     pub name: String,
     /// Street and number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 300)]
+    #[schema(max_length = 300, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$")]
     pub address: Option<String>,
     /// City.
-    #[schema(example = "Vienna", min_length = 1, max_length = 100)]
+    #[schema(example = "Vienna", min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$")]
     pub city: String,
     /// ISO 3166 code of two letters.
     #[schema(example = "AT", pattern = "^[A-Z]{2}$")]
@@ -115,6 +115,21 @@ pub struct Venue {
     pub longitude: Option<f64>,
 }
 
+/// The price of a ticket. It travels as any money, so that this form only documents its bounds.
+#[derive(utoipa::ToSchema)]
+pub struct Price {
+    /// Minor units: 4200 is 42.00.
+    #[schema(minimum = 0, maximum = 100_000_000, example = 4200)]
+    pub amount: i64,
+    /// ISO 4217 code in capitals.
+    pub currency: crate::Currency,
+}
+
+/// The label of a seat. It travels as plain text, so that this form only documents it.
+#[derive(utoipa::ToSchema)]
+#[schema(value_type = String, min_length = 1, max_length = 24, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$", example = "B-12")]
+pub struct SeatLabel(pub String);
+
 /// A ticket type as it is written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct NewTicketType {
@@ -122,9 +137,10 @@ pub struct NewTicketType {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<TicketTypeId>,
     /// 1 to 100 characters.
-    #[schema(example = "Standing", min_length = 1, max_length = 100)]
+    #[schema(example = "Standing", min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$")]
     pub name: String,
     /// Price of one; zero is free.
+    #[schema(value_type = Price)]
     pub price: Money,
     /// 1 to 10 million; the number of seats where the type is numbered.
     #[schema(minimum = 1, maximum = 10_000_000)]
@@ -135,7 +151,7 @@ pub struct NewTicketType {
     pub max_per_order: Option<u32>,
     /// Labels of all seats in the plan's order, each once in the event; general admission where there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(max_items = 10_000, example = json!([]))]
+    #[schema(value_type = Vec<SeatLabel>, max_items = 10_000, example = json!([]))]
     pub seats: Vec<String>,
 }
 

@@ -32,7 +32,15 @@ fn hash(open: &str, close: &str) -> String {
     format!("sha256-{}", STANDARD.encode(Sha256::digest(inside)))
 }
 
-/// The OpenAPI document.
+/// This document
+///
+/// OpenAPI 3.1. It changes only with a new version of the platform.
+#[utoipa::path(
+    get, path = "/openapi.json", tag = "operations", operation_id = "openapi",
+    responses((status = 200, description = "The document", body = serde_json::Value,
+        example = json!({"openapi": "3.1.0", "info": {"title": "EvenTicket", "version": env!("CARGO_PKG_VERSION")}, "paths": {}}))),
+    security(()),
+)]
 pub async fn document() -> impl IntoResponse {
     (
         [(header::CONTENT_TYPE, HeaderValue::from_static("application/json")), (header::CACHE_CONTROL, CACHE)],
@@ -40,7 +48,15 @@ pub async fn document() -> impl IntoResponse {
     )
 }
 
-/// The page.
+/// This document as a page
+///
+/// It needs nothing from any other host.
+#[utoipa::path(
+    get, path = "/docs", tag = "operations", operation_id = "docs",
+    responses((status = 200, description = "The page", body = String, content_type = "text/html",
+        example = json!("<!doctype html>..."))),
+    security(()),
+)]
 pub async fn page() -> impl IntoResponse {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),

@@ -177,18 +177,22 @@ fn at_fault(path: &str, message: &str) -> FieldError {
     }
 }
 
-/// Why an operator acts: 1 to 500 characters.
+/// Why an operator acts: 1 to 500 characters of one line.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, utoipa::ToSchema)]
 #[serde(try_from = "String")]
-#[schema(value_type = String, min_length = 1, max_length = 500, example = "the payment gateway is back")]
+#[schema(value_type = String, min_length = 1, max_length = 500, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$", example = "the payment gateway is back")]
 pub struct Reason(String);
 
 impl TryFrom<String> for Reason {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let good = !text.trim().is_empty() && text.chars().count() <= MAX_REASON;
-        if good { Ok(Self(text)) } else { Err(format!("1 to {MAX_REASON} characters")) }
+        let good = !text.trim().is_empty() && text.chars().count() <= MAX_REASON && !text.chars().any(char::is_control);
+        if good {
+            Ok(Self(text))
+        } else {
+            Err(format!("1 to {MAX_REASON} characters, none of them a control character"))
+        }
     }
 }
 

@@ -61,7 +61,7 @@ pub async fn healthz() -> &'static str {
     get, path = "/readyz", tag = "operations", operation_id = "readyz",
     responses(
         (status = 200, description = "They can", body = Report, example = json!(example(true))),
-        (status = 503, description = "Something is missing", body = Report, headers(("Retry-After" = u32, description = "Seconds")), example = json!(example(false))),
+        (status = 503, description = "Something is missing", body = Report, example = json!(example(false))),
     ),
     security(()),
 )]

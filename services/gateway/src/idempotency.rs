@@ -11,7 +11,7 @@ use sha2::Sha256;
 static REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 static HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 /// Longest key.
-const MAX_KEY: usize = 255;
+pub const MAX_KEY: usize = 255;
 
 /// The key of a request, where it has one: 1 to 255 visible ASCII characters.
 pub fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {

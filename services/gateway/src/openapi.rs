@@ -1,22 +1,18 @@
 //! The OpenAPI document: what the endpoints say of themselves, completed with what holds for all of them.
 
-use eventicket_kit::{FieldError, Problem};
-use serde_json::{Value, json};
+mod closed;
+mod shared;
+
+use eventicket_kit::Problem;
 use utoipa::ToSchema as _;
-use utoipa::openapi::path::{Operation, ParameterIn};
-use utoipa::openapi::response::ResponseBuilder;
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
-use utoipa::openapi::{
-    ComponentsBuilder, ContentBuilder, Header, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, PathItem, Ref,
-    RefOr, Response, Server,
-};
+use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, PathItem, Server};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::Shared;
 use crate::router;
-
-const PROBLEM_JSON: &str = "application/problem+json";
 
 /// What holds for all operations, in Markdown.
 const DESCRIPTION: &str = "\
@@ -37,9 +33,10 @@ pub fn openapi() -> OpenApi {
     let mut document = endpoints.into_openapi();
     for (path, item) in &mut document.paths.paths {
         for operation in operations(item) {
-            complete(path, operation);
+            shared::complete(path, operation);
         }
     }
+    closed::close(&mut document);
     document
 }
 
@@ -50,10 +47,9 @@ pub fn base() -> OpenApi {
     ));
     let mut schemas = vec![(Problem::name().into_owned(), <Problem as utoipa::PartialSchema>::schema())];
     Problem::schemas(&mut schemas);
-    let components = ComponentsBuilder::new()
-        .schemas_from_iter(schemas)
-        .security_scheme("bearer", SecurityScheme::Http(scheme.build()))
-        .build();
+    let mut components = shared::components();
+    components.schemas.extend(schemas);
+    components.add_security_scheme("bearer", SecurityScheme::Http(scheme.build()));
     let tag = |name: &str, text: &str| TagBuilder::new().name(name).description(Some(text)).build();
     OpenApiBuilder::new()
         .info(
@@ -76,7 +72,7 @@ pub fn base() -> OpenApi {
             tag("sagas", "How bookings are driven, for operators"),
             tag("breakers", "Services whose commands are held, for operators"),
             tag("dead-letters", "Messages that could not be handled, for operators"),
-            tag("operations", "Health and metrics"),
+            tag("operations", "Health, metrics and this document"),
         ]))
         .build()
 }
@@ -85,69 +81,11 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete].into_iter().flatten()
 }
 
-/// Adds the errors that follow from what an operation takes, and gives every error its body.
-fn complete(path: &str, operation: &mut Operation) {
-    let has = |place: ParameterIn| {
-        operation.parameters.iter().flatten().any(|p| matches!(p, RefOr::T(p) if p.parameter_in == place))
-    };
-    let signed_in = operation.security.iter().flatten().any(|s| serde_json::to_value(s).is_ok_and(|v| v != json!({})));
-    let open = path == "/healthz" || path == "/metrics" || path == "/readyz";
-    let (body, in_path, in_query) = (operation.request_body.is_some(), has(ParameterIn::Path), has(ParameterIn::Query));
-    let common = [
-        (body, 400, "`malformed_json`: the body is not JSON"),
-        (signed_in, 401, "`unauthorized`: no token, or one that does not hold"),
-        (signed_in, 403, "`forbidden`: this needs another role"),
-        (in_path, 404, "`not_found`: there is no such thing, or not for the asker"),
-        (body, 413, "`body_too_large`: the body is too large"),
-        (body, 415, "`unsupported_media_type`: the body must be JSON"),
-        (body || in_query, 422, "`validation`: some fields are not valid"),
-        (!open, 429, "`rate_limited`: too many requests"),
-        (true, 500, "`internal`: something went wrong on our side"),
-        (!open, 503, "`unavailable`: a part of the platform does not answer"),
-    ];
-    let responses = &mut operation.responses.responses;
-    for (applies, status, description) in common {
-        if applies {
-            let response = || ResponseBuilder::new().description(description).build().into();
-            responses.entry(status.to_string()).or_insert_with(response);
-        }
-    }
-    for (status, response) in responses {
-        if let (Ok(status @ 400..), RefOr::T(response)) = (status.parse::<u16>(), response) {
-            problem(status, response);
-        }
-    }
-}
-
-/// Gives an error its body; the first code in its description is the example's.
-fn problem(status: u16, response: &mut Response) {
-    if response.content.is_empty() {
-        let schema = Ref::from_schema_name("Problem");
-        let content = ContentBuilder::new().schema(Some(schema)).example(Some(example(status, &response.description)));
-        response.content.insert(PROBLEM_JSON.to_owned(), RefOr::T(content.build()));
-    }
-    if (status == 429 || status == 503) && !response.headers.contains_key("Retry-After") {
-        let mut header = Header::new(utoipa::schema!(u32));
-        header.description = Some("Seconds".to_owned());
-        response.headers.insert("Retry-After".to_owned(), RefOr::T(header));
-    }
-}
-
-fn example(status: u16, description: &str) -> Value {
-    let code = description.split('`').nth(1).unwrap_or("internal");
-    let text = description.split("`: ").nth(1).and_then(|t| t.split(';').next()).unwrap_or(description);
-    let status_code = axum::http::StatusCode::from_u16(status).unwrap_or_default();
-    let mut problem = Problem::new(status_code, code, text);
-    problem.request_id = Some("01936f0e-8f4e-7cc2-9a56-0242ac120002".to_owned());
-    if code == "validation" {
-        problem.errors.push(FieldError::new("name", "out_of_range", "1 to 100 characters"));
-    }
-    serde_json::to_value(problem).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
+    use shared::PROBLEM_JSON;
     use std::path::Path;
 
     fn document() -> Value {
@@ -161,6 +99,12 @@ mod tests {
                 check(&format!("{method} {path}"), operation);
             }
         }
+    }
+
+    /// What a reference leads to.
+    fn resolved<'d>(document: &'d Value, value: &'d Value) -> &'d Value {
+        let to = value["$ref"].as_str().map(|to| to.trim_start_matches('#'));
+        to.map_or(value, |to| document.pointer(to).unwrap_or_else(|| panic!("{to} is there")))
     }
 
     #[test]
@@ -185,6 +129,7 @@ mod tests {
 
     #[test]
     fn every_operation_is_told_in_full() {
+        let document = document();
         each(|name, operation| {
             for field in ["summary", "operationId", "security", "tags"] {
                 assert!(!operation[field].is_null(), "{name} lacks {field}");
@@ -192,6 +137,7 @@ mod tests {
             let responses = operation["responses"].as_object().unwrap();
             assert!(responses.contains_key("500"), "{name} lacks errors");
             for (status, response) in responses {
+                let response = resolved(&document, response);
                 assert!(response["description"].is_string(), "{name} {status}");
                 for (kind, content) in response["content"].as_object().into_iter().flatten() {
                     assert!(!content["example"].is_null(), "{name} {status} {kind} lacks an example");
@@ -226,6 +172,18 @@ mod tests {
                 Value::Array(items) => open.extend(items),
                 _ => {}
             }
+        }
+    }
+
+    #[test]
+    fn what_is_sent_has_no_other_fields_and_what_is_answered_may_get_more() {
+        let document = document();
+        let more = |name: &str| &document["components"]["schemas"][name]["additionalProperties"];
+        for sent in ["NewEvent", "NewTicketType", "Venue", "Money", "EventPatch", "VenuePatch", "NewBulk", "Filter"] {
+            assert_eq!(more(sent), false, "{sent}");
+        }
+        for answered in ["BookingView", "SagaSummary", "Ticket", "Problem"] {
+            assert!(more(answered).is_null(), "{answered}");
         }
     }
 

@@ -13,7 +13,7 @@ const DEFAULT_LIMIT: u32 = 20;
 /// Most items of a page.
 const MAX_LIMIT: u32 = 100;
 /// Longest cursor that is looked at.
-const MAX_CURSOR: usize = 512;
+pub const MAX_CURSOR: usize = 512;
 
 /// A page of a list.
 #[derive(Serialize, ToSchema)]

@@ -3,7 +3,6 @@
 use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::get;
 use eventicket_kit::Problem;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -23,8 +22,6 @@ pub fn router(app: Shared) -> Router {
 pub fn layered(app: Shared, more: Router<Shared>) -> Router {
     let admitted = Router::from(api())
         .merge(more)
-        .route("/openapi.json", get(docs::document))
-        .route("/docs", get(docs::page))
         .fallback(async || Problem::not_found())
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(app.clone(), admit));
@@ -81,6 +78,8 @@ pub fn api() -> OpenApiRouter<Shared> {
         .routes(routes!(dead_letters::list::list))
         .routes(routes!(dead_letters::show::show))
         .routes(routes!(dead_letters::replay::replay))
+        .routes(routes!(docs::document))
+        .routes(routes!(docs::page))
 }
 
 /// Health and metrics.

@@ -158,6 +158,8 @@ async fn parameters_are_checked() {
         ("/v1/sagas?q=", "q"),
         ("/v1/sagas?q=a%20b", "q"),
         ("/v1/sagas?sort=x", "sort"),
+        ("/v1/sagas?kind=%00", "kind"),
+        ("/v1/sagas?step=PAY%0A", "step"),
         ("/v1/dead-letters?limit=101", "limit"),
         ("/v1/dead-letters?cursor=nonsense", "cursor"),
         ("/v1/dead-letters?saga=x", "saga"),
@@ -167,6 +169,26 @@ async fn parameters_are_checked() {
     }
     gateway.send(get("/v1/events?mine=true", "")).await.is_problem(401, "unauthorized");
     gateway.send(get("/v1/events?mine=true", &operator)).await.is_problem(403, "forbidden");
+}
+
+#[tokio::test]
+async fn reasons_are_one_line_that_says_something() {
+    let gateway = Gateway::alone(|_| ());
+    let operator = gateway.token(CustomerId::fresh(), &[Role::Operator]);
+    for reason in ["", "  ", "a\u{0}b", "a\nb", &"x".repeat(501)] {
+        let answer = gateway.send(post("/v1/breakers/payments/open", &operator, &[], &json!({"reason": reason}))).await;
+        assert_eq!(answer.is_problem(422, "validation")["errors"][0]["field"], "reason", "{reason:?}");
+    }
+}
+
+#[tokio::test]
+async fn dead_letters_have_numbers_from_one() {
+    let gateway = Gateway::alone(|_| ());
+    let operator = gateway.token(CustomerId::fresh(), &[Role::Operator]);
+    for path in ["/v1/dead-letters/0", "/v1/dead-letters/-1", "/v1/dead-letters/one"] {
+        gateway.send(get(path, &operator)).await.is_problem(404, "not_found");
+    }
+    gateway.send(get("/v1/dead-letters/1", &operator)).await.is_problem(503, "unavailable");
 }
 
 #[tokio::test]

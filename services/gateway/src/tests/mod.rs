@@ -1,5 +1,6 @@
-//! Tests of the whole router: [`manners`] needs no service, the others have hand-made ones behind a real NATS.
+//! Tests of the whole router: [`document`] and [`manners`] need no service, the others have hand-made ones behind a real NATS.
 
+mod document;
 mod events;
 mod manners;
 mod operators;

@@ -25,7 +25,7 @@ pub struct NewAccount {
     #[schema(min_length = 8, max_length = 128, format = "password")]
     password: String,
     /// As others see it.
-    #[schema(min_length = 1, max_length = 100)]
+    #[schema(min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$")]
     name: String,
 }
 

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use eventicket_contracts::bookings::ReserveItem;
+use eventicket_contracts::events::SeatLabel;
 use eventicket_contracts::sagas::{BOOKING, BookingInput, BookingView, StartAnswer, StartSaga};
 use eventicket_contracts::{CustomerId, EventId, Money, SagaId, TicketTypeId};
 use eventicket_kit::seal::SealKeys;
@@ -42,10 +43,10 @@ pub struct NewBooking {
     #[schema(min_items = 1, max_items = 20)]
     items: Vec<NewItem>,
     /// A token of the payment gateway; without one, a booking that costs something waits for it.
-    #[schema(example = "pm_card_visa", max_length = 255)]
+    #[schema(example = "pm_card_visa", min_length = 1, max_length = 255, pattern = "^[!-~]*$")]
     payment_method: Option<String>,
-    /// Not supported yet.
-    #[schema(value_type = Option<String>)]
+    /// Not supported yet, and so not documented.
+    #[schema(ignore)]
     coupon: Option<Value>,
     /// What is expected to be paid; the booking fails with `price_changed` where the total differs.
     expected_total: Option<Money>,
@@ -62,7 +63,7 @@ pub struct NewItem {
     quantity: u32,
     /// Labels of the seats that are wanted, as many as `quantity`, for a numbered type; the first free ones are taken where
     /// it is not given. A type without seats takes none.
-    #[schema(example = json!(["B-12", "B-13"]), min_items = 1)]
+    #[schema(value_type = Option<Vec<SeatLabel>>, example = json!(["B-12", "B-13"]), min_items = 1)]
     seats: Option<Vec<String>>,
 }
 
@@ -150,7 +151,6 @@ fn seats_error(field: &str, quantity: u32, seats: &[String]) -> Option<FieldErro
     responses(
         (status = 202, description = "The booking as it is now", body = BookingView, headers(
             ("Location" = String, description = "Where it is"),
-            ("Preference-Applied" = String, description = "The wait that was granted"),
             ("Idempotent-Replayed" = String, description = "`true` where the key was known"),
         ), example = json!(super::example())),
         (status = 400, description = "`idempotency_key_required`: this request needs a key; or `malformed_json`"),

@@ -23,7 +23,7 @@ use crate::trace::Trace;
 #[serde(deny_unknown_fields)]
 pub struct NewPayment {
     /// A token of the payment gateway.
-    #[schema(example = "pm_card_visa", min_length = 1, max_length = 255)]
+    #[schema(example = "pm_card_visa", min_length = 1, max_length = 255, pattern = "^[!-~]*$")]
     payment_method: String,
 }
 
@@ -42,7 +42,6 @@ pub struct NewPayment {
     request_body(content = NewPayment, example = json!({"payment_method": "pm_card_visa"})),
     responses(
         (status = 202, description = "The booking as it is now", body = BookingView, headers(
-            ("Preference-Applied" = String, description = "The wait that was granted"),
             ("Idempotent-Replayed" = String, description = "`true` where the key was known"),
         ), example = json!(super::example())),
         (status = 400, description = "`idempotency_key_required`: this request needs a key; or `malformed_json`"),

@@ -12,6 +12,7 @@ use eventicket_kit::Problem;
 use futures::stream::{Stream, unfold};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::read;
 use crate::app::{App, Shared};
@@ -28,6 +29,20 @@ const MAX_LIFE: Duration = Duration::from_secs(3_600);
 /// When a client should come again.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// An event of the stream. It is written as such, so that this form only documents it.
+#[derive(ToSchema)]
+#[allow(dead_code)]
+pub struct StatusEvent {
+    /// Always `status`.
+    event: String,
+    /// The booking's version.
+    id: String,
+    /// The booking in JSON, as it is shown.
+    data: String,
+    /// Milliseconds after which a client whose connection was cut comes again.
+    retry: u32,
+}
+
 /// Follow a booking
 ///
 /// Server-sent events: an event `status` with the booking at once and at each change, until its status is final
@@ -36,7 +51,7 @@ const RETRY: Duration = Duration::from_secs(2);
     get, path = "/v1/bookings/{id}/stream", tag = "bookings", operation_id = "stream_booking",
     params(("id" = BookingId, Path, description = "The booking")),
     responses(
-        (status = 200, description = "The changes", body = String, content_type = "text/event-stream", example = json!(
+        (status = 200, description = "The changes", body = StatusEvent, content_type = "text/event-stream", example = json!(
             "event: status\nid: 5\ndata: {\"id\":\"01936f0e-8f4e-7cc2-9a56-0242ac120002\",\"status\":\"confirmed\"}\n\n")),
         (status = 429, description = "`busy`: too many streams are open; or `rate_limited`"),
     ),

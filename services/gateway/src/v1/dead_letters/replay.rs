@@ -1,5 +1,7 @@
 //! `POST /v1/dead-letters/{id}/replay`.
 
+use std::num::NonZeroU64;
+
 use axum::Json;
 use axum::extract::State;
 use eventicket_contracts::sagas::{REPLAY, ReplayDeadLetter, Replayed};
@@ -17,7 +19,7 @@ use crate::v1::sagas::Why;
 /// sagas. What the message asks for happens at most once, however often it is sent.
 #[utoipa::path(
     post, path = "/v1/dead-letters/{id}/replay", tag = "dead-letters", operation_id = "replay_dead_letter",
-    params(("id" = u64, Path, description = "Its number", example = 1_799_746_200_000_001_u64)),
+    params(("id" = u64, Path, minimum = 1, description = "Its number", example = 1_799_746_200_000_001_u64)),
     request_body(content = Why, example = json!({"reason": "the defect is mended"})),
     responses(
         (status = 200, description = "It was sent again", body = Replayed, example = json!({
@@ -32,10 +34,10 @@ use crate::v1::sagas::Why;
 pub async fn replay(
     State(app): State<Shared>,
     operator: Operator,
-    Id(id): Id<u64>,
+    Id(id): Id<NonZeroU64>,
     body: JsonBody<Why>,
 ) -> Result<Json<Replayed>, Problem> {
-    let query = ReplayDeadLetter { id, actor: operator.actor(), reason: body.value.reason.into() };
+    let query = ReplayDeadLetter { id: id.get(), actor: operator.actor(), reason: body.value.reason.into() };
     let replayed: Option<Replayed> = app.backend.write(ORCHESTRATOR, REPLAY, &query).await?;
     replayed.map(Json).ok_or_else(Problem::not_found)
 }

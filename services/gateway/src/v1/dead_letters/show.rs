@@ -1,5 +1,7 @@
 //! `GET /v1/dead-letters/{id}`.
 
+use std::num::NonZeroU64;
+
 use axum::Json;
 use axum::extract::State;
 use eventicket_contracts::sagas::{DEAD_LETTER, DeadLetterDetail};
@@ -16,12 +18,16 @@ use crate::extract::Id;
 /// With the message as text. Payment methods in it are sealed.
 #[utoipa::path(
     get, path = "/v1/dead-letters/{id}", tag = "dead-letters", operation_id = "show_dead_letter",
-    params(("id" = u64, Path, description = "Its number", example = 1_799_746_200_000_001_u64)),
+    params(("id" = u64, Path, minimum = 1, description = "Its number", example = 1_799_746_200_000_001_u64)),
     responses((status = 200, description = "The dead letter", body = DeadLetterDetail, example = json!(example()))),
     security(("bearer" = ["operator", "admin"])),
 )]
-pub async fn show(State(app): State<Shared>, _: Operator, Id(id): Id<u64>) -> Result<Json<DeadLetterDetail>, Problem> {
-    let letter: Option<DeadLetterDetail> = app.backend.read(ORCHESTRATOR, DEAD_LETTER, &id).await?;
+pub async fn show(
+    State(app): State<Shared>,
+    _: Operator,
+    Id(id): Id<NonZeroU64>,
+) -> Result<Json<DeadLetterDetail>, Problem> {
+    let letter: Option<DeadLetterDetail> = app.backend.read(ORCHESTRATOR, DEAD_LETTER, &id.get()).await?;
     letter.map(Json).ok_or_else(Problem::not_found)
 }
 

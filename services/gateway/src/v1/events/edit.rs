@@ -25,26 +25,28 @@ const READ_ONLY: [&str; 7] = ["id", "organizer_id", "state", "version", "change"
 #[allow(dead_code)]
 pub struct EventPatch {
     /// Its title.
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(nullable = false, min_length = 1, max_length = 200, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$")]
     title: Option<String>,
     /// Plain text.
-    #[schema(max_length = 10000)]
+    #[schema(max_length = 10000, pattern = r"^[^\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x9F]*$")]
     description: Option<String>,
     /// As `concert`, `match`, `workshop`, `theatre`.
-    #[schema(min_length = 1, max_length = 50)]
+    #[schema(nullable = false, min_length = 1, max_length = 50, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$")]
     category: Option<String>,
     /// Begin.
+    #[schema(nullable = false)]
     starts_at: Option<Timestamp>,
     /// End, after the begin.
+    #[schema(nullable = false)]
     ends_at: Option<Timestamp>,
     /// IANA name.
-    #[schema(max_length = 64)]
+    #[schema(nullable = false, max_length = 64)]
     timezone: Option<String>,
     /// Any fields of a `Venue`.
-    #[schema(value_type = Option<Object>)]
-    venue: Option<Value>,
+    #[schema(nullable = false)]
+    venue: Option<VenuePatch>,
     /// All of them; each that stays with its `id`.
-    #[schema(min_items = 1, max_items = 50)]
+    #[schema(nullable = false, min_items = 1, max_items = 50)]
     ticket_types: Option<Vec<NewTicketType>>,
     /// Length of a hold in seconds.
     #[schema(minimum = 1, maximum = 86400)]
@@ -52,6 +54,30 @@ pub struct EventPatch {
     /// Most tickets of the event for one customer, over all bookings.
     #[schema(minimum = 1)]
     max_per_customer: Option<u32>,
+}
+
+/// What changes of a venue; fields that are not given stay.
+#[derive(ToSchema)]
+#[allow(dead_code)]
+pub struct VenuePatch {
+    /// Its name.
+    #[schema(nullable = false, min_length = 1, max_length = 200, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$")]
+    name: Option<String>,
+    /// Street and number.
+    #[schema(max_length = 300, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$")]
+    address: Option<String>,
+    /// City.
+    #[schema(nullable = false, min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$")]
+    city: Option<String>,
+    /// ISO 3166 code of two letters.
+    #[schema(nullable = false, pattern = "^[A-Z]{2}$")]
+    country: Option<String>,
+    /// Degrees north.
+    #[schema(minimum = -90, maximum = 90)]
+    latitude: Option<f64>,
+    /// Degrees east.
+    #[schema(minimum = -180, maximum = 180)]
+    longitude: Option<f64>,
 }
 
 /// Edit an event

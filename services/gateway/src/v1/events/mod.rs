@@ -28,14 +28,14 @@ use crate::etag::IfMatch;
 #[serde(deny_unknown_fields)]
 pub struct NewEvent {
     /// Its title.
-    #[schema(example = "Midsummer Concert", min_length = 1, max_length = 200)]
+    #[schema(example = "Midsummer Concert", min_length = 1, max_length = 200, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$")]
     title: String,
     /// Plain text.
     #[serde(default)]
-    #[schema(max_length = 10000)]
+    #[schema(max_length = 10000, pattern = r"^[^\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x9F]*$")]
     description: String,
     /// As `concert`, `match`, `workshop`, `theatre`.
-    #[schema(example = "concert", min_length = 1, max_length = 50)]
+    #[schema(example = "concert", min_length = 1, max_length = 50, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$")]
     category: String,
     /// Begin.
     starts_at: Timestamp,

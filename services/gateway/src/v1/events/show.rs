@@ -25,7 +25,7 @@ use crate::extract::Id;
     ),
     responses(
         (status = 200, description = "The event", body = Event, headers(("ETag" = String, description = "Its version")), example = json!(super::example("published"))),
-        (status = 304, description = "It is the version that is known already"),
+        (status = 304, description = "It is the version that is known already", headers(("ETag" = String, description = "Its version"))),
     ),
     security((), ("bearer" = [])),
 )]

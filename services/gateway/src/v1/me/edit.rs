@@ -19,7 +19,7 @@ use crate::extract::JsonBody;
 #[serde(deny_unknown_fields)]
 pub struct AccountPatch {
     /// As others see it.
-    #[schema(min_length = 1, max_length = 100)]
+    #[schema(min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$")]
     name: Option<String>,
 }
 

@@ -17,7 +17,7 @@ use crate::etag;
     params(("If-None-Match" = Option<String>, Header, description = "The `ETag` that is known already", example = "\"1\"")),
     responses(
         (status = 200, description = "The account", body = User, headers(("ETag" = String, description = "Its version")), example = json!(super::example())),
-        (status = 304, description = "It is the version that is known already"),
+        (status = 304, description = "It is the version that is known already", headers(("ETag" = String, description = "Its version"))),
         (status = 404, description = "`not_found`: the account is gone"),
     ),
     security(("bearer" = ["customer"])),

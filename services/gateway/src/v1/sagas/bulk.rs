@@ -52,6 +52,7 @@ pub struct NewBulk {
     limit: Option<u32>,
     /// The `next` of the page before.
     #[serde(default)]
+    #[schema(min_length = 1, max_length = 512, pattern = "^[A-Za-z0-9_-]*$")]
     cursor: Option<String>,
 }
 

@@ -89,10 +89,10 @@ pub struct Filter {
     #[schema(example = "attention")]
     pub state: Option<StateFilter>,
     /// Name of the definition.
-    #[schema(max_length = 64, example = "booking")]
+    #[schema(max_length = 64, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$", example = "booking")]
     pub kind: Option<String>,
     /// The step they are at.
-    #[schema(max_length = 64, example = "PAY")]
+    #[schema(max_length = 64, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$", example = "PAY")]
     pub step: Option<String>,
     /// About this event.
     pub event: Option<EventId>,
@@ -103,7 +103,7 @@ pub struct Filter {
     /// Started before.
     pub to: Option<Timestamp>,
     /// A whole idempotency key, or else how an id begins.
-    #[schema(min_length = 1, max_length = 255, example = "01936f0e")]
+    #[schema(min_length = 1, max_length = 255, pattern = "^[!-~]*$", example = "01936f0e")]
     pub q: Option<String>,
 }
 
@@ -115,8 +115,10 @@ impl Filter {
             errors.push(FieldError::new(format!("{within}{name}"), code, detail));
         };
         for (name, value) in [("kind", &self.kind), ("step", &self.step)] {
-            if value.as_ref().is_some_and(|v| v.len() > MAX_NAME) {
+            if value.as_ref().is_some_and(|v| v.chars().count() > MAX_NAME) {
                 fault(name, "out_of_range", format!("at most {MAX_NAME} characters"));
+            } else if value.as_ref().is_some_and(|v| v.chars().any(char::is_control)) {
+                fault(name, "invalid", "no control characters".to_owned());
             }
         }
         let text = |q: &String| (1..=MAX_TEXT).contains(&q.len()) && q.bytes().all(|b| b.is_ascii_graphic());

@@ -24,10 +24,10 @@ pub struct Params {
     #[param(inline, example = "running")]
     state: Option<StateFilter>,
     /// Name of the definition.
-    #[param(max_length = 64, example = "booking")]
+    #[param(max_length = 64, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$", example = "booking")]
     kind: Option<String>,
     /// The step they are at.
-    #[param(max_length = 64, example = "PAY")]
+    #[param(max_length = 64, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$", example = "PAY")]
     step: Option<String>,
     /// About this event.
     event: Option<EventId>,
@@ -38,7 +38,7 @@ pub struct Params {
     /// Started before.
     to: Option<Timestamp>,
     /// A whole idempotency key, or else how an id begins.
-    #[param(min_length = 1, max_length = 255, example = "01936f0e")]
+    #[param(min_length = 1, max_length = 255, pattern = "^[!-~]*$", example = "01936f0e")]
     q: Option<String>,
     /// Items of the page.
     #[param(minimum = 1, maximum = 100, default = 20, example = 20)]

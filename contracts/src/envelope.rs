@@ -19,6 +19,8 @@ pub const VERSION: u8 = 1;
 pub const MAX_ITEMS: usize = 256;
 /// Most bytes of one envelope's items; a single larger item still travels alone.
 pub const MAX_BYTES: usize = 256 * 1024;
+/// What an envelope has around its items, in bytes at most.
+const FRAME: usize = 1024;
 
 /// Names a round of a saga's step: `<saga>:<step>:<round>`. A round has a do and an undo.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -217,6 +219,34 @@ impl<T> Envelope<T> {
     pub fn new(items: Vec<T>) -> Self {
         Self { v: VERSION, items }
     }
+
+    /// Why nobody takes an envelope that came in so many bytes; `None` where it is as it should be.
+    pub fn flaw(&self, bytes: usize) -> Option<String> {
+        let (v, items) = (self.v, self.items.len());
+        if v != VERSION {
+            Some(format!("envelope version {v} is not known"))
+        } else if items > MAX_ITEMS {
+            Some(format!("an envelope of {items} items is too large: it may have {MAX_ITEMS}"))
+        } else if items > 1 && bytes > MAX_BYTES + FRAME {
+            Some(format!("an envelope of {bytes} bytes is too large: several items may have {MAX_BYTES}"))
+        } else {
+            None
+        }
+    }
+}
+
+/// Why a payload is no envelope that this build reads, `what` names its items: it is of another version, or no envelope
+/// at all.
+pub fn unreadable(payload: &[u8], what: &str, error: &serde_json::Error) -> String {
+    /// What envelopes of all versions have.
+    #[derive(Deserialize)]
+    struct Versioned {
+        v: u32,
+    }
+    match serde_json::from_slice(payload) {
+        Ok(Versioned { v }) if v != u32::from(VERSION) => format!("envelope version {v} is not known"),
+        _ => format!("not an envelope of {what}: {error}"),
+    }
 }
 
 /// Something that happened to an aggregate, as it stands in EVENTS.
@@ -262,6 +292,27 @@ mod tests {
         let item: Item = serde_json::from_str(&text).unwrap();
         assert_eq!(item.deadline, Some(Timestamp(5)));
         assert_eq!(item.body.get(), r#"{"b": 1,  "a":2}"#);
+    }
+
+    #[test]
+    fn an_envelope_is_bounded_in_count_and_bytes_but_a_single_item_is_not() {
+        let flaw = |items: usize, bytes| Envelope::new(vec![(); items]).flaw(bytes).unwrap_or_default();
+        assert_eq!([flaw(MAX_ITEMS, MAX_BYTES), flaw(1, 4 * MAX_BYTES), flaw(0, 9)], ["", "", ""]);
+        assert_eq!(flaw(MAX_ITEMS + 1, 9), "an envelope of 257 items is too large: it may have 256");
+        assert!(flaw(2, 2 * MAX_BYTES).starts_with("an envelope of 524288 bytes is too large"));
+    }
+
+    #[test]
+    fn another_version_is_told_whatever_its_form() {
+        let told = |text: &str| {
+            let error = serde_json::from_str::<Envelope<Item>>(text).unwrap_err();
+            unreadable(text.as_bytes(), "commands", &error)
+        };
+        assert_eq!(told(r#"{"v": 2, "commands": {}}"#), "envelope version 2 is not known");
+        assert_eq!(told(r#"{"v": 900, "items": []}"#), "envelope version 900 is not known");
+        for text in ["", "{", r#"{"items": []}"#, r#"{"v": 1, "items": [{}]}"#] {
+            assert!(told(text).starts_with("not an envelope of commands: "), "{text}");
+        }
     }
 
     #[test]

@@ -117,6 +117,11 @@ pub fn reply(shard: u32) -> String {
     format!("reply.{shard}")
 }
 
+/// Whether answers may go to this subject.
+pub fn is_reply(subject: &str) -> bool {
+    subject.strip_prefix("reply.").is_some_and(|shard| shard.parse::<u32>().is_ok())
+}
+
 /// What happened, kept for 7 days.
 pub const EVENTS_STREAM: &str = "EVENTS";
 /// All subjects of the events.
@@ -176,6 +181,14 @@ mod tests {
         assert_eq!(parse_command(&subject), Some(("bookings", "reserve", 0)));
         for bad in ["cmd.bookings.reserve", "cmd.bookings.reserve.x", "cmd.bookings.reserve.0.1", "reply.0"] {
             assert_eq!(parse_command(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn answers_go_to_replies_only() {
+        assert!(is_reply(&reply(0)) && is_reply(&reply(7)));
+        for bad in ["", "reply", "reply.", "reply.>", "reply.0.1", "reply.a b", "cmd.bookings.reserve.0", "orc.act"] {
+            assert!(!is_reply(bad), "{bad}");
         }
     }
 }

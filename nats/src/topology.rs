@@ -15,6 +15,9 @@ use crate::{Nats, SetupError};
 const EVENTS_AGE: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Between two looks whether all streams are there.
 const LOOK: Duration = Duration::from_secs(1);
+/// Most bytes of a message of commands or replies, its headers included: whatever is stored must fit a message of the
+/// server (1 MiB by default) also as a dead letter, which has further headers.
+const MESSAGE: i32 = (1 << 20) - (16 << 10);
 /// How long a message id is remembered.
 const DUPLICATES: Duration = Duration::from_secs(120);
 
@@ -105,6 +108,7 @@ fn queue(name: &str, subject: String, bytes: i64) -> Config {
         retention: RetentionPolicy::WorkQueue,
         discard: DiscardPolicy::New,
         max_bytes: bytes,
+        max_message_size: MESSAGE,
         ..base()
     }
 }
@@ -179,6 +183,7 @@ fn same(there: &Config, wanted: &Config) -> bool {
         && there.retention == wanted.retention
         && there.discard == wanted.discard
         && there.max_bytes == wanted.max_bytes
+        && there.max_message_size == wanted.max_message_size
         && there.max_age == wanted.max_age
         && there.num_replicas == wanted.num_replicas
         && there.duplicate_window == wanted.duplicate_window

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventicket_contracts::Clock;
-use eventicket_contracts::envelope::{Answer, Envelope, Item, Reply, VERSION};
+use eventicket_contracts::envelope::{Answer, Envelope, Item, Reply, unreadable};
 use eventicket_contracts::subjects;
 use eventicket_planted::Fault as Planted;
 use futures::FutureExt;
@@ -113,19 +113,24 @@ async fn open<C: Commands>(nats: &Nats, message: Message) -> Option<Letter> {
     let deliveries = message.info().map_or(1, |i| u64::try_from(i.delivered).unwrap_or(1));
     let known = parsed.is_some_and(|(a, shard)| service.actions().contains(&a.as_str()) && shard < service.shards());
     let envelope = serde_json::from_slice::<Envelope<Item>>(&message.payload);
-    let header = message.headers.as_ref().and_then(|h| h.get(subjects::HEADER_REPLY));
-    let reply_to = header.map_or_else(|| subjects::reply(0), ToString::to_string);
+    let header = message.headers.as_ref().and_then(|h| h.get(subjects::HEADER_REPLY)).map(ToString::to_string);
+    // A reply that no stream takes would keep its whole batch from being acknowledged.
+    let (reply_to, astray) = match header {
+        Some(subject) if !subjects::is_reply(&subject) => (None, Some(subject)),
+        header => (header, None),
+    };
+    let reply_to = reply_to.unwrap_or_else(|| subjects::reply(0));
     let (items, reason) = match envelope {
-        Err(error) => (Vec::new(), Some(format!("not an envelope of commands: {error}"))),
+        Err(error) => (Vec::new(), Some(unreadable(&message.payload, "commands", &error))),
         Ok(envelope) => {
             let reason = if !known {
                 Some(format!("{} takes no {action} on {}", service.name(), message.subject))
-            } else if envelope.v != VERSION {
-                Some(format!("envelope version {} is not known", envelope.v))
+            } else if let Some(flaw) = envelope.flaw(message.payload.len()) {
+                Some(flaw)
             } else if deliveries > DELIVERIES {
                 Some(format!("delivered {deliveries} times without an end"))
             } else {
-                None
+                astray.map(|subject| format!("no answer goes to {subject}"))
             };
             (envelope.items, reason)
         }

@@ -58,7 +58,7 @@ fn pays(history: &[HistoryEntry]) -> impl Iterator<Item = i64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_fails_every_call_holds_bookings_which_finish_without_a_burst() {
-    let platform = Platform::start(&["--processes"]).await;
+    let platform = Platform::alone(&["--processes"]).await;
     let customers = platform.customers(1 + LATER.0).await;
     let event = platform.event(1_000, 2_000, None).await;
     platform.payment_gateway(json!({"unavailable_rate": 1.0})).await;

@@ -121,7 +121,8 @@ impl Scene {
     }
 }
 
-async fn broker(platform: &Platform) -> Context {
+/// JetStream of the platform's broker.
+pub async fn broker(platform: &Platform) -> Context {
     new(async_nats_client(&text(&platform.about()["nats_url"])).await)
 }
 

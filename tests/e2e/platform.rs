@@ -1,26 +1,49 @@
 //! A platform that a test starts, uses, breaks and audits.
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::statvfs::statvfs;
 use nix::unistd::Pid;
 use reqwest::Client;
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
-use tokio::sync::{Mutex as Turn, OnceCell, OwnedMutexGuard};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
 /// A hang is told after this.
 pub const GUARD: Duration = Duration::from_secs(120);
+/// Processes that were killed are gone by then.
+const ENDING: Duration = Duration::from_secs(10);
 /// Between two looks at something that tells nobody.
 pub const LOOK: Duration = Duration::from_millis(100);
 
-static ONE_AT_A_TIME: std::sync::LazyLock<Arc<Turn<()>>> = std::sync::LazyLock::new(Arc::default);
+/// Where files are in memory, and the bytes that must be free there for the platforms of all tests that run at once.
+const MEMORY: (&str, u128) = ("/dev/shm", 4 << 30);
+
+/// As many platforms as there are tests at once.
+static PLACES: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(places())));
+
+fn places() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// A folder that PostgreSQL's user may pass through. It is in memory where there is room: what is synced to a disk would
+/// wait for whatever else the machine writes, and the tests end processes, not the machine.
+fn scratch() -> TempDir {
+    let (memory, room) = (Path::new(MEMORY.0), MEMORY.1);
+    let free = statvfs(memory).map_or(0, |fs| u128::from(fs.blocks_available()) * u128::from(fs.fragment_size()));
+    let folder = if free > room { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o711)).unwrap();
+    folder
+}
 
 /// A running platform; it is killed, and its folder removed, when the test is over.
 pub struct Platform {
@@ -34,7 +57,7 @@ pub struct Platform {
     pub operator: OnceCell<String>,
     /// What it printed.
     printed: Arc<Mutex<Vec<String>>>,
-    _turn: OwnedMutexGuard<()>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Platform {
@@ -45,18 +68,32 @@ impl Platform {
 
     /// The same with further variables in its environment.
     pub async fn start_with(environment: Vec<(&'static str, String)>, arguments: &[&str]) -> Self {
-        let turn = ONE_AT_A_TIME.clone().lock_owned().await;
+        let place = PLACES.clone().acquire_owned().await.unwrap();
+        Self::start_at(place, environment, arguments).await
+    }
+
+    /// Starts with the machine for itself: for a rush, or where it matters how fast something goes.
+    pub async fn alone(arguments: &[&str]) -> Self {
+        let all = PLACES.clone().acquire_many_owned(u32::try_from(places()).unwrap()).await.unwrap();
+        Self::start_at(all, Vec::new(), arguments).await
+    }
+
+    async fn start_at(
+        place: OwnedSemaphorePermit,
+        environment: Vec<(&'static str, String)>,
+        arguments: &[&str],
+    ) -> Self {
         eventicket_kit::tls::install();
         let mut platform = Self {
             url: String::new(),
             http: Client::builder().pool_max_idle_per_host(2_000).build().unwrap(),
             environment,
-            home: tempfile::tempdir().unwrap(),
+            home: scratch(),
             arguments: arguments.iter().map(|&a| a.to_owned()).collect(),
             process: None,
             operator: OnceCell::new(),
             printed: Arc::default(),
-            _turn: turn,
+            _place: place,
         };
         platform.start_again().await;
         platform
@@ -79,7 +116,8 @@ impl Platform {
     pub async fn start_again(&mut self) {
         let mut command = self.command();
         command.args(["up", "--port", "0"]).args(&self.arguments).process_group(0);
-        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let complaints = std::fs::File::options().append(true).create(true).open(self.complaints_file()).unwrap();
+        let mut process = command.stdout(Stdio::piped()).stderr(complaints).spawn().unwrap();
         let out = BufReader::new(process.stdout.take().unwrap());
         self.process = Some(process);
         let printed = self.printed.clone();
@@ -118,11 +156,38 @@ impl Platform {
 
     /// Command lines of processes that name this platform's folder.
     pub fn left_running(&self) -> Vec<String> {
+        self.processes().into_iter().map(|(_, line)| line).collect()
+    }
+
+    fn processes(&self) -> Vec<(i32, String)> {
         let folder = self.home.path().to_string_lossy().into_owned();
         let processes = std::fs::read_dir("/proc").unwrap().flatten();
-        let lines = processes.filter_map(|p| std::fs::read(p.path().join("cmdline")).ok());
-        let lines = lines.map(|l| String::from_utf8_lossy(&l).replace('\0', " "));
-        lines.filter(|l| l.contains(&folder)).collect()
+        let lines = processes.filter_map(|process| {
+            let line = std::fs::read(process.path().join("cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            Some((process.file_name().to_str()?.parse().ok()?, line))
+        });
+        lines.filter(|(_, line)| line.contains(&folder)).collect()
+    }
+
+    /// Ends what still runs at once: nothing that it would write is read any more, and it must not write into a folder
+    /// that is being removed.
+    fn end(&mut self) {
+        if self.process.is_some() {
+            self.kill_group();
+        }
+        let started = Instant::now();
+        while started.elapsed() < ENDING {
+            let left = self.processes();
+            if left.is_empty() {
+                return;
+            }
+            for (pid, _) in &left {
+                let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+            }
+            std::thread::sleep(LOOK / 5);
+        }
+        eprintln!("left running: {:?}", self.left_running());
     }
 
     /// What `platform.json` says.
@@ -138,6 +203,15 @@ impl Platform {
         let url = format!("{}/test/settings", text(&self.about()["payment_gateway_url"]));
         let request = self.http.post(url).bearer_auth(text(&secrets["payment_gateway_key"])).json(&settings);
         request.send().await.unwrap().error_for_status().unwrap().json().await.unwrap()
+    }
+
+    /// What it printed on standard error: warnings, errors and panics.
+    pub fn complaints(&self) -> String {
+        std::fs::read_to_string(self.complaints_file()).unwrap()
+    }
+
+    fn complaints_file(&self) -> PathBuf {
+        self.home.path().join("complaints")
     }
 
     /// One of its logs.
@@ -296,15 +370,13 @@ impl Platform {
 
 impl Drop for Platform {
     fn drop(&mut self) {
-        if self.process.is_some() {
-            self.kill_group();
-        }
+        self.end();
         if std::thread::panicking() {
-            let logs = self.folder().join("logs");
-            for log in std::fs::read_dir(logs).into_iter().flatten().flatten() {
-                let text = std::fs::read_to_string(log.path()).unwrap_or_default();
+            let logs = std::fs::read_dir(self.folder().join("logs")).into_iter().flatten().flatten();
+            for log in logs.map(|log| log.path()).chain([self.complaints_file()]) {
+                let text = std::fs::read_to_string(&log).unwrap_or_default();
                 let tail: Vec<&str> = text.lines().rev().take(15).collect();
-                eprintln!("--- {}\n{}", log.path().display(), tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+                eprintln!("--- {}\n{}", log.display(), tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
             }
         }
     }

@@ -58,7 +58,7 @@ async fn taken(platform: &Platform, tokens: &[String], ends: &[Value]) -> BTreeM
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rule_01_each_seat_is_sold_once_whoever_wants_it() {
-    let platform = Platform::start(&["--replicas", "2"]).await;
+    let platform = Platform::alone(&["--replicas", "2"]).await;
     let tokens = platform.customers(SEATS * EACH).await;
     let event = theatre(&platform).await;
     let booked = tokens.iter().enumerate().map(|(n, token)| {

@@ -3,19 +3,22 @@
 //! The platform runs meanwhile. So the sagas are read first, and only those that had ended before the audit began are
 //! judged: whatever belongs to them is final by then, and was written before it is read. The others are counted.
 //!
+//! * [`rule`]: the names of the promises.
 //! * [`rules`]: the promises, as pure functions of what was read.
 //! * [`read`]: reads it, in the order that the rules need, page by page.
 
 mod read;
 mod rows;
+mod rule;
 mod rules;
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::read::Findings;
+use self::rule::Rule;
 use self::rules::Severity;
 use crate::output;
 use crate::platform::Platform;
@@ -34,6 +37,9 @@ pub struct Args {
     /// Warnings count as violations
     #[arg(long)]
     strict: bool,
+    /// Only list what is checked
+    #[arg(long)]
+    rules: bool,
 }
 
 /// Audits the running platform: exit code 0 where all is well, 1 on a violation, 2 where something cannot be read.
@@ -41,6 +47,10 @@ pub struct Args {
 /// # Errors
 /// None: what cannot be read is printed.
 pub async fn run(args: Args, home: &Path) -> anyhow::Result<ExitCode> {
+    if args.rules {
+        output::line(&promises(args.json));
+        return Ok(ExitCode::SUCCESS);
+    }
     let findings = match audit(home).await {
         Ok(findings) => findings,
         Err(error) => {
@@ -54,10 +64,37 @@ pub async fn run(args: Args, home: &Path) -> anyhow::Result<ExitCode> {
     Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+/// What an audit came to.
+pub struct Verdict {
+    /// Findings that must not be.
+    pub violations: usize,
+    /// Findings that somebody should look at.
+    pub warnings: usize,
+}
+
+/// Audits the running platform for another command.
+///
+/// # Errors
+/// Something cannot be read.
+pub async fn verdict(home: &Path) -> anyhow::Result<Verdict> {
+    let findings = audit(home).await?;
+    let (violations, warnings) = (findings.count(Severity::Violation), findings.count(Severity::Warning));
+    Ok(Verdict { violations, warnings })
+}
+
 async fn audit(home: &Path) -> anyhow::Result<Findings> {
     let platform = Platform::read(home)?;
     let settings = platform.settings(home)?;
     read::all(&settings, &platform.ledger).await
+}
+
+fn promises(as_json: bool) -> String {
+    if as_json {
+        let rules = Rule::ALL.iter().map(|rule| json!({ "rule": rule.name(), "says": rule.says() }));
+        return rules.collect::<Value>().to_string();
+    }
+    let lines: Vec<String> = Rule::ALL.iter().map(|rule| format!("{:<32}{}", rule.name(), rule.says())).collect();
+    lines.join("\n")
 }
 
 fn json(findings: &Findings) -> String {

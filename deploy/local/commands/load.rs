@@ -1,154 +1,272 @@
-//! `eventicket load`: an open-loop load of bookings on the running platform, with latencies and CPU by process.
+//! `eventicket load`: an open-loop load of bookings on a running platform, and what came of it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use eventicket_contracts::events::{Event, EventState};
-use serde_json::{Value, json};
+use anyhow::{Context as _, ensure};
 
-use crate::load::{self, Plan, Report, cpu};
-use crate::platform::Platform;
+use crate::load::knee::Demand;
+use crate::load::mix::Mix;
+use crate::load::order::Order;
+use crate::load::report::{self, Report, html, readme, text};
+use crate::load::rush;
+use crate::load::schedule::Schedule;
+use crate::load::site::{Login, Offer};
+use crate::load::suite::{self, Run, Suite};
+use crate::output;
 
-/// Time from the publication of the load's events to their sale.
-const PUBLISH: Duration = Duration::from_secs(30);
-/// Most tickets of a load's event.
-const QUANTITY: u32 = 10_000_000;
+/// Exit code where the audit found a violation or could not read something, or bookings ended otherwise than they must.
+const WRONG: u8 = 2;
+/// Exit code where the generator was the limit: the figures are not the platform's.
+const LIMITED: u8 = 3;
 
-/// Send an open-loop load of bookings to the running platform
+/// Send an open-loop load of bookings to a running platform
+///
+/// Exit codes: 0 all is well; 1 it could not be run; 2 the audit found a violation, or bookings ended otherwise than they
+/// must; 3 the generator itself was the limit.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    load: Load,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Run all that tests/load is made of, on the platform that runs
+    Suite(SuiteArgs),
+    /// Print tests/load/README.md, made of the JSON of runs
+    Report {
+        /// Files that `--json` or the suite wrote
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Load {
     /// Bookings a second
-    #[arg(long, default_value_t = 1_000)]
-    rate: u32,
+    #[arg(long, default_value_t = 1_000.0)]
+    rate: f64,
     /// Seconds
-    #[arg(long, default_value_t = 20)]
-    duration: u64,
-    /// Events that are booked in turn
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 20.0)]
+    duration: f64,
+    /// Events that are booked in turn; those that are missing are made
+    #[arg(long, default_value_t = 1, conflicts_with = "event")]
     events: u32,
-    /// Customers that book in turn
-    #[arg(long, default_value_t = 1_000)]
-    customers: u32,
+    /// One event that is there
+    #[arg(long)]
+    event: Option<String>,
     /// Price of a ticket in cents; 0 is free
     #[arg(long, default_value_t = 4_200)]
     price: i64,
-    /// Payment method of each booking
-    #[arg(long, default_value = "pm_card_visa")]
-    payment_method: String,
-    /// Most connections
-    #[arg(long, default_value_t = 4_000)]
-    connections: usize,
-    /// Figures as JSON
+    /// Seconds that tickets are held [default: 600, or 20 with the realistic mix]
     #[arg(long)]
-    json: bool,
+    hold: Option<u32>,
+    /// What customers do
+    #[arg(long, value_enum, default_value_t = Mix::Plain)]
+    mix: Mix,
+    /// Raise the rate, from --rate on, until it no longer holds; each is sent for --duration
+    #[arg(long, conflicts_with = "settle")]
+    find_knee: bool,
+    /// Longest p99 of a rate that holds, ms
+    #[arg(long, default_value_t = 1_000.0)]
+    knee_p99: f64,
+    /// After the load, look so many seconds when all is as before it; needs --calm
+    #[arg(long, requires = "calm")]
+    settle: Option<f64>,
+    /// Bookings a second before the load, and after it
+    #[arg(long, requires = "settle")]
+    calm: Option<f64>,
+    /// Wait until all mails have left
+    #[arg(long)]
+    drain_mails: bool,
+    /// Customers that book in turn [default: enough for the rate]
+    #[arg(long)]
+    customers: Option<u32>,
+    /// Most connections
+    #[arg(long, default_value_t = 16_000)]
+    connections: usize,
+    #[command(flatten)]
+    site: Site,
+    /// Write the figures as JSON; `-` is standard output
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Write the figures with charts as HTML
+    #[arg(long)]
+    html: Option<PathBuf>,
+    /// A name for the run, for the tables that are made of its JSON
+    #[arg(long, default_value = "")]
+    name: String,
+    /// Leave the audit out
+    #[arg(long)]
+    no_audit: bool,
 }
 
-/// Sends the load and prints what came of it.
+/// Which platform, and who may do what there.
+#[derive(Debug, clap::Args)]
+struct Site {
+    /// The API [default: the platform that runs in EVENTICKET_HOME]
+    #[arg(long)]
+    url: Option<String>,
+    /// File with a customer's access token a line; without it, accounts are made
+    #[arg(long)]
+    tokens: Option<PathBuf>,
+    /// EMAIL:PASSWORD of who makes the events [default: the demo's organizer]
+    #[arg(long, default_value = "organizer@demo.test:demo-password", hide_default_value = true)]
+    organizer: Login,
+    /// EMAIL:PASSWORD of who reads the histories of sagas [default: the demo's operator]
+    #[arg(long, default_value = "operator@demo.test:demo-password", hide_default_value = true)]
+    operator: Login,
+}
+
+#[derive(Debug, clap::Args)]
+struct SuiteArgs {
+    #[command(flatten)]
+    site: Site,
+    /// Folder for the reports
+    #[arg(long, default_value = "tests/load/results")]
+    out: PathBuf,
+    /// Only these, in this order
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Run>,
+    /// Seconds of each run
+    #[arg(long, default_value_t = 60.0)]
+    duration: f64,
+    /// Bookings a second that every platform should hold
+    #[arg(long, default_value_t = 1_000.0)]
+    low: f64,
+    /// Bookings a second that are asked for
+    #[arg(long, default_value_t = 5_000.0)]
+    high: f64,
+    /// Bookings that wait for a payment method, and expire together
+    #[arg(long, default_value_t = 100_000)]
+    waiting: u64,
+}
+
+/// Sends the load and tells what came of it.
 ///
 /// # Errors
-/// The platform does not run, or its events cannot be made.
+/// The platform does not run, its events cannot be made, or a file cannot be read or written.
 pub async fn run(args: Args, home: &Path) -> anyhow::Result<ExitCode> {
-    let platform = Platform::read(home)?;
-    let settings = platform.settings(home)?;
-    let tokens = eventicket_identity::load_customers(&settings, args.customers).await?;
-    let targets = events(&platform.gateway_url, &args).await?;
-    let gateway = platform.gateway_url.trim_start_matches("http://").to_owned();
-    let plan = Plan {
-        gateway,
-        tokens,
-        targets,
-        payment_method: (args.price > 0).then(|| args.payment_method.clone()),
-        rate: args.rate,
-        duration: Duration::from_secs(args.duration),
-        connections: args.connections,
-    };
-    let before = (cpu::seconds(), cpu::own());
-    let report = load::run(plan).await?;
-    let mut spent = cpu::since(&before.0);
-    let own = cpu::own() - before.1;
-    if let Some(all) = spent.get_mut("eventicket") {
-        *all -= own;
+    match args.command {
+        None => one(&args.load, home).await,
+        Some(Command::Suite(suite)) => all(suite, home).await,
+        Some(Command::Report { files }) => {
+            let reports = files.iter().map(|file| suite::read(file)).collect::<anyhow::Result<Vec<_>>>()?;
+            output::line(readme::render(&reports).trim_end());
+            Ok(ExitCode::SUCCESS)
+        }
     }
-    spent.insert("load generator".into(), own);
-    let figures = figures(&args, &report, &spent);
-    crate::output::line(&if args.json { figures.to_string() } else { table(&figures) });
-    Ok(ExitCode::SUCCESS)
 }
 
-/// Makes events of one ticket type each as the demo organizer, and waits until they are sold.
-async fn events(gateway: &str, args: &Args) -> anyhow::Result<Vec<(String, String)>> {
-    let http = reqwest::Client::new();
-    let login = json!({"email": "organizer@demo.test", "password": "demo-password"});
-    let login: Value = http.post(format!("{gateway}/v1/auth/login")).json(&login).send().await?.json().await?;
-    let token = login["access_token"].as_str().context("the demo organizer cannot log in")?;
-    let mut targets = Vec::new();
-    for number in 0..args.events {
-        let starts = eventicket_contracts::Clock::system().now().plus(Duration::from_secs(90 * 86_400));
-        let event = json!({
-            "title": format!("Load {number}"), "description": "", "category": "load",
-            "starts_at": starts, "ends_at": starts.plus(Duration::from_secs(7_200)), "timezone": "UTC",
-            "venue": {"name": "Everywhere", "city": "Vienna", "country": "AT"},
-            "ticket_types": [{"name": "Any", "price": {"amount": args.price, "currency": "EUR"}, "quantity": QUANTITY}],
-        });
-        let made = http.post(format!("{gateway}/v1/events")).bearer_auth(token).json(&event).send().await?;
-        let made: Event = made.error_for_status().context("an event cannot be made")?.json().await?;
-        let at = format!("{gateway}/v1/events/{}", made.id);
-        http.post(format!("{at}/publish")).bearer_auth(token).send().await?.error_for_status()?;
-        let published = async {
-            loop {
-                let event: Event = http.get(&at).bearer_auth(token).send().await?.json().await?;
-                if event.state == EventState::Published {
-                    return anyhow::Ok(());
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+async fn one(args: &Load, home: &Path) -> anyhow::Result<ExitCode> {
+    super::up::raise_open_files();
+    ensure!(args.rate > 0.0 && args.rate <= 1e6, "--rate is above 0 and at most a million");
+    let (duration, order) = (Duration::try_from_secs_f64(args.duration)?, order(args));
+    let mut trial = order.prepare(home).await?;
+    ensure!(args.mix == Mix::Plain || trial.programme.paid, "--mix {} needs an event with a price", args.mix.name());
+    let mut report = if args.find_knee {
+        trial.find_knee(args.rate, duration, Demand { p99: args.knee_p99, ..Demand::default() }).await?
+    } else {
+        let schedule = match args.settle.zip(args.calm) {
+            Some((settle, calm)) => rush::schedule(calm, args.rate, duration, Duration::try_from_secs_f64(settle)?),
+            None => Schedule::steady(args.rate, duration),
         };
-        tokio::time::timeout(PUBLISH, published).await.context("an event was not published in time")??;
-        let Some(kind) = made.details.ticket_types.first() else { bail!("an event without ticket types") };
-        targets.push((made.id.to_string(), kind.id.to_string()));
+        let (mut report, tally) = trial.run(&schedule).await?;
+        report.settled = args.settle.and_then(|_| rush::settled(&schedule, &tally));
+        report.steps = trial.steps(&tally.samples).await;
+        report
+    };
+    report.name.clone_from(&args.name);
+    report.mails = trial.mails(args.drain_mails).await;
+    if !args.no_audit {
+        report.audit = trial.audit().await;
     }
-    Ok(targets)
+    write(args, &report)?;
+    Ok(ExitCode::from(code(&report)))
 }
 
-fn figures(args: &Args, report: &Report, cpu: &std::collections::BTreeMap<String, f64>) -> Value {
-    let ms = |q: f64| (report.confirmed.value_at_quantile(q) as f64 / 100.0).round() / 10.0;
-    let confirmed = report.outcomes.get("confirmed").copied().unwrap_or(0);
-    let seconds = report.elapsed.as_secs_f64();
-    let total: u64 = report.outcomes.values().sum();
-    json!({
-        "rate": args.rate, "seconds": seconds, "events": args.events, "price": args.price,
-        "confirmed": confirmed, "confirmed_per_second": confirmed as f64 / seconds,
-        "outcomes": report.outcomes,
-        "latency_ms": {"p50": ms(0.5), "p90": ms(0.9), "p99": ms(0.99), "p999": ms(0.999), "max": ms(1.0)},
-        "cpu_seconds": cpu,
-        "late_starts": report.late, "generator_kept_up": report.late * 100 <= total,
-    })
+fn order(args: &Load) -> Order {
+    let hold = args.hold.unwrap_or(if args.mix == Mix::Realistic { 20 } else { 600 });
+    let hold = Duration::from_secs(hold.into());
+    Order {
+        url: args.site.url.clone(),
+        tokens: args.site.tokens.clone(),
+        customers: args.customers,
+        rate: args.rate,
+        event: args.event.clone(),
+        offer: Offer { events: args.events, price: args.price, hold, stagger: Duration::ZERO },
+        organizer: args.site.organizer.clone(),
+        operator: args.site.operator.clone(),
+        mix: args.mix,
+        block: 1,
+        connections: args.connections,
+    }
 }
 
-fn table(figures: &Value) -> String {
-    let mut text = format!(
-        "offered {}/s on {} event(s); {} confirmed in {:.1} s: {:.0}/s\n",
-        figures["rate"],
-        figures["events"],
-        figures["confirmed"],
-        figures["seconds"].as_f64().unwrap_or_default(),
-        figures["confirmed_per_second"].as_f64().unwrap_or_default(),
-    );
-    let l = &figures["latency_ms"];
-    text += &format!(
-        "latency from the intended start to confirmed, ms: p50 {} p90 {} p99 {} p99.9 {} max {}\n",
-        l["p50"], l["p90"], l["p99"], l["p999"], l["max"]
-    );
-    text += &format!("outcomes {}\n", figures["outcomes"]);
-    let confirmed = figures["confirmed"].as_f64().unwrap_or_default().max(1.0);
-    for (name, seconds) in figures["cpu_seconds"].as_object().into_iter().flatten() {
-        let seconds = seconds.as_f64().unwrap_or_default();
-        text += &format!("cpu {name:<15} {seconds:>7.1} s {:>6.0} us a booking\n", seconds * 1e6 / confirmed);
+async fn all(args: SuiteArgs, home: &Path) -> anyhow::Result<ExitCode> {
+    super::up::raise_open_files();
+    let order = Order {
+        url: args.site.url,
+        tokens: args.site.tokens,
+        customers: None,
+        rate: args.low,
+        event: None,
+        offer: Offer { events: 1, price: 4_200, hold: Duration::from_secs(600), stagger: Duration::ZERO },
+        organizer: args.site.organizer,
+        operator: args.site.operator,
+        mix: Mix::Plain,
+        block: 1,
+        connections: 16_000,
+    };
+    let suite = Suite {
+        order,
+        home: home.to_owned(),
+        out: args.out,
+        duration: Duration::try_from_secs_f64(args.duration)?,
+        low: args.low,
+        high: args.high,
+        waiting: args.waiting,
+    };
+    let runs = if args.only.is_empty() { Run::ALL.to_vec() } else { args.only };
+    let mut codes = Vec::new();
+    for run in runs {
+        codes.push(code(&suite.run(run).await.with_context(|| format!("the run {}", run.name()))?));
     }
-    if figures["generator_kept_up"] != true {
-        text += &format!("the generator was late for {} starts: it was the limit\n", figures["late_starts"]);
+    // What is wrong weighs more than a generator that was the limit.
+    let worst = [WRONG, LIMITED].into_iter().find(|code| codes.contains(code));
+    Ok(ExitCode::from(worst.unwrap_or(0)))
+}
+
+fn write(args: &Load, report: &Report) -> anyhow::Result<()> {
+    let write = |file: &Path, text: String| {
+        std::fs::write(file, text).with_context(|| format!("{} cannot be written", file.display()))
+    };
+    if let Some(file) = &args.html {
+        write(file, html::render(report))?;
     }
-    text
+    match args.json.as_deref() {
+        Some(file) if file == Path::new("-") => output::line(&serde_json::to_string(report)?),
+        Some(file) => {
+            write(file, serde_json::to_string(report)? + "\n")?;
+            output::line(&text::render(report));
+        }
+        None => output::line(&text::render(report)),
+    }
+    Ok(())
+}
+
+fn code(report: &Report) -> u8 {
+    let audit_failed = report.audit.as_ref().is_some_and(|audit| audit.violations > 0 || audit.error.is_some());
+    if audit_failed || report::is_wrong(report) {
+        WRONG
+    } else if report.generator.limits.is_empty() {
+        0
+    } else {
+        LIMITED
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::AckKind;
 use async_nats::jetstream::consumer::pull;
-use eventicket_contracts::envelope::{Answer, Envelope, Half, Item, Key, Reply};
+use eventicket_contracts::envelope::{Answer, Envelope, Half, Item, Key, MAX_ITEMS, Reply};
 use eventicket_contracts::subjects::{self, Service};
 use eventicket_contracts::{Clock, SagaId};
 use eventicket_nats::{
@@ -176,6 +176,28 @@ async fn what_cannot_be_read_or_is_not_known_is_dead_lettered_whole_and_stops_no
     let expected =
         ["dead.notifications.send", "dead.notifications.send", "dead.notifications.send", "dead.notifications.shout"];
     assert_eq!(subjects, expected);
+    shutdown.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_envelope_that_is_too_large_or_whose_answers_go_nowhere_is_dead_lettered_and_told() {
+    let nats = super::nats().await;
+    let (many, astray, good) = (item("many"), item("astray"), item("good"));
+    let envelope = |items: Vec<&Item>| serde_json::to_vec(&Envelope::new(items)).unwrap();
+    let subject = subjects::command(Service::NOTIFICATIONS, "send", 0);
+    publish(&nats, &subject, envelope(vec![&many; MAX_ITEMS + 1])).await;
+    let (headers, payload) = (command_headers("nobody.listens", None), envelope(vec![&astray]).into());
+    let nowhere = Outgoing { subject: subject.clone(), id: "astray".into(), headers, payload };
+    nats.publish_all(vec![nowhere]).await.pop().unwrap().unwrap();
+    publish(&nats, &subject, envelope(vec![&good])).await;
+    let shutdown = work(&nats, Clerk::default());
+
+    let answers = answers(&nats, 3).await;
+    assert_eq!(answers[&good.key], Answer::done("\"good\""));
+    let letters = nats.dead_letters(None, None, None, 9).await.unwrap();
+    let reasons: Vec<Answer> = letters.iter().map(|letter| Answer::Dead(letter.reason.clone())).collect();
+    assert_eq!(reasons, [answers[&many.key].clone(), answers[&astray.key].clone()]);
+    assert_eq!(letters[1].reason, "no answer goes to nobody.listens");
     shutdown.cancel();
 }
 

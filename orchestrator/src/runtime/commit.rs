@@ -3,8 +3,7 @@
 use eventicket_contracts::SagaId;
 use eventicket_contracts::sagas::{ActAnswer, StatusChange};
 use eventicket_contracts::subjects;
-use eventicket_planted::Fault;
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 
 use super::Replica;
 use super::intake::{Work, respond};
@@ -21,27 +20,22 @@ impl Replica {
         if turn.changes.changed.is_empty() {
             return Ok(());
         }
-        let changed = || turn.changes.changed.iter().filter_map(|id| self.rows.get(id));
+        let changed = || turn.changes.changed.iter().filter_map(|id| self.memory.rows.get(id));
         let (new, old): (Vec<&Row>, Vec<&Row>) = changed().partition(|r| r.version == 0);
         let mut tx = self.config.pool.begin().await?;
         let mut stored = journal::insert(&mut tx, self.name, &self.writes(&new)).await?;
         stored.extend(journal::update(&mut tx, self.name, &self.writes(&old)).await?);
-        let mut counts = self.counts.clone();
-        let stored: std::collections::HashSet<SagaId> = stored.into_iter().collect();
-        for id in &stored {
-            if let Some(row) = self.rows.get(id) {
-                turn.changes.count(&self.config.catalogue, row, &mut counts);
-            }
-        }
-        counts.retain(|_, n| *n != 0);
+        let stored: HashSet<SagaId> = stored.into_iter().collect();
+        let counts = self.memory.counted(turn, &stored);
         let text = serde_json::to_string(&counts).unwrap_or_default();
-        if counts != self.counts {
+        if counts != self.memory.counts {
             journal::count(&mut tx, self.name, &text).await?;
         }
         tx.commit().await?;
         self.own.send_replace(text);
-        self.counts = counts;
-        self.after_commit(turn, &stored).await;
+        self.memory.counts = counts;
+        let told = self.memory.stored(turn, &stored);
+        self.broadcast(told).await;
         Ok(())
     }
 
@@ -52,55 +46,6 @@ impl Replica {
             Shown { state: row.saga.state().name(), step }
         };
         rows.iter().map(|row| Write { row, shown: shown(row) }).collect()
-    }
-
-    async fn after_commit(&mut self, turn: &mut Turn, stored: &std::collections::HashSet<SagaId>) {
-        let mut told: Vec<StatusChange> = Vec::new();
-        let changed: Vec<SagaId> = turn.changes.changed.drain().collect();
-        for id in changed {
-            let works = turn.applied.remove(&id).unwrap_or_default();
-            if !stored.contains(&id) {
-                self.lost_race(id, works, turn);
-                continue;
-            }
-            let Some(row) = self.rows.get_mut(&id) else { continue };
-            row.version += 1;
-            row.news.clear();
-            let settled = turn.changes.settle(&self.config.catalogue, row);
-            told.extend(settled.change);
-            self.timers.set(id, settled.due);
-            self.held.set(id, settled.held);
-            if row.saga.ended() {
-                metrics::counter!("eventicket_sagas_ended_total", "definition" => row.saga.definition.clone(),
-                    "state" => settled.state.name())
-                .increment(1);
-                turn.ended.push(id);
-            }
-            turn.stored.extend(works);
-        }
-        turn.changes.calls.retain(|(saga, ..)| stored.contains(saga));
-        turn.sends = std::mem::take(&mut turn.changes.sends);
-        turn.sends.retain(|s| stored.contains(&s.saga) || Fault::EffectsOfRefusedUpdate.is_planted());
-        self.broadcast(told).await;
-    }
-
-    /// Another replica was first: what it wrote is read, and the inputs are taken again.
-    fn lost_race(&mut self, id: SagaId, works: Vec<Work>, turn: &mut Turn) {
-        self.rows.remove(&id);
-        self.timers.set(id, None);
-        self.held.set(id, BTreeMap::new());
-        for work in works {
-            match work {
-                Work::Start(..) => {
-                    turn.existing.push(work);
-                    // Where it was this replica's own commit without an answer, nobody else drives it.
-                    self.again.push(Work::Adopt(id));
-                }
-                // A timer belongs to whoever dispatches the saga now.
-                Work::Poke(_, eventicket_saga::Input::Timer) => {}
-                work => self.again.push(work),
-            }
-        }
     }
 
     async fn broadcast(&self, told: Vec<StatusChange>) {
@@ -118,8 +63,8 @@ impl Replica {
         let Some(id) = turn.changes.changed.iter().next() else { return true };
         let Ok(version) = journal::version(&self.config.pool, *id).await else { return false };
         let Ok(counts) = journal::counts(&self.config.pool, self.name).await else { return false };
-        self.counts = counts.as_deref().map(parse).unwrap_or_default();
-        let known = self.rows.get(id).map_or(0, |r| r.version);
+        self.memory.counts = counts.as_deref().map(parse).unwrap_or_default();
+        let known = self.memory.rows.get(id).map_or(0, |r| r.version);
         if version.unwrap_or(0) > known {
             // What it had to send is sent when its sagas are adopted, see `forget`.
             tracing::warn!("a commit without an answer had been stored");
@@ -134,7 +79,7 @@ impl Replica {
         let acted = |works: &[Work]| works.iter().any(|work| matches!(work, Work::Act(..)));
         let acted: Vec<SagaId> = turn.applied.iter().filter(|(_, works)| acted(works)).map(|(id, _)| *id).collect();
         for id in acted {
-            let Some(row) = self.rows.get(&id).filter(|row| !row.news.is_empty()) else { continue };
+            let Some(row) = self.memory.rows.get(&id).filter(|row| !row.news.is_empty()) else { continue };
             let Ok(history) = journal::history(&self.config.pool, id).await else { return false };
             let history = history.unwrap_or_default();
             if !row.news.iter().all(|entry| history.contains(entry)) {
@@ -156,14 +101,6 @@ impl Replica {
             if let Work::Act(_, to) = work {
                 respond(&self.config.nats, to, &answer).await;
             }
-        }
-    }
-
-    pub(super) fn forget(&mut self, turn: &Turn) {
-        for id in &turn.changes.changed {
-            self.rows.remove(id);
-            // Sent again where the turn had been stored after all; nothing where it had not.
-            self.again.push(Work::Adopt(*id));
         }
     }
 }

@@ -53,7 +53,7 @@ impl Replica {
             });
         }
         for id in ended {
-            self.rows.remove(&id);
+            self.memory.rows.remove(&id);
         }
         self.answer_existing(existing).await;
         for (reply, unacked, reason) in dead {
@@ -63,7 +63,7 @@ impl Replica {
                 Ok(()) => {
                     unacked.handled().await;
                     // A saga that still runs is marked for an operator; one that is unknown or has ended is not.
-                    self.again.push(Work::Poke(reply.key.saga, Input::Mark { step: reply.key.step, reason }));
+                    self.memory.again.push(Work::Poke(reply.key.saga, Input::Mark { step: reply.key.step, reason }));
                 }
                 Err(error) => tracing::warn!(%error, "a dead letter was not stored; the message comes again"),
             }
@@ -84,7 +84,7 @@ impl Replica {
 
     /// The answer to an input that was stored, with its address.
     fn answer_to(&self, work: &Work, repeated: bool) -> Option<(Subject, Bytes)> {
-        let row = self.rows.get(&saga_of(work)?)?;
+        let row = self.memory.rows.get(&saga_of(work)?)?;
         let view = || view(&self.config.catalogue, row);
         match work {
             Work::Start(..) => addressed(work, &StartAnswer::Started { id: row.id, created: true, view: view() }),

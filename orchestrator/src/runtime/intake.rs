@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_nats::Subject;
-use eventicket_contracts::envelope::{Envelope, Reply};
-use eventicket_contracts::sagas::{Act, StartAnswer, StartSaga};
+use eventicket_contracts::envelope::{Envelope, Reply, unreadable};
+use eventicket_contracts::sagas::{Act, ActAnswer, Action, StartAnswer, StartSaga};
 use eventicket_contracts::{SagaId, subjects};
 use eventicket_nats::{ConsumerSpec, Message, Nats, Pull, StreamLimits, dead_letter};
 use eventicket_saga::Input;
 use futures::StreamExt;
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -22,16 +23,19 @@ const MAX_REPLIES: usize = 512;
 const MAX_OTHERS: usize = 4_096;
 /// When a refused start is worth another try.
 pub const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// How deep the output may nest that an operator brings: a saga keeps it inside of its own JSON, which is read again
+/// only where it nests less than 128 deep.
+const MAX_DEPTH: usize = 64;
 /// Queue group of the orchestrator's replicas.
 const GROUP: &str = "orchestrator";
 /// Service and action under which replies are dead-lettered.
 pub const REPLY_LETTERS: (&str, &str) = (GROUP, "reply");
 
-/// One input for a turn.
+/// One input for a turn. `M` is the message that a reply came in.
 #[derive(Debug)]
-pub enum Work {
+pub enum Work<M = Arc<Unacked>> {
     /// An item of a message of replies.
-    Reply(Reply, Arc<Unacked>),
+    Reply(Reply, M),
     /// An action from outside with where its answer goes.
     Act(Act, Option<Subject>),
     /// An input from within.
@@ -103,7 +107,7 @@ pub async fn open(nats: &Nats, limits: &StreamLimits, shutdown: &CancellationTok
     let start_sub = nats.subscriber().queue_subscribe(subjects::START, GROUP.to_owned()).await?;
     let act_sub = nats.subscriber().queue_subscribe(subjects::ACT, GROUP.to_owned()).await?;
     tokio::spawn(take_starts(nats.clone(), start_sub, start_tx, shutdown.clone()));
-    tokio::spawn(take_acts(act_sub, poke.clone(), shutdown.clone()));
+    tokio::spawn(take_acts(nats.clone(), act_sub, poke.clone(), shutdown.clone()));
     nats.subscriber().flush().await?;
     Ok(Intake { replies, others, starts, poke })
 }
@@ -111,14 +115,10 @@ pub async fn open(nats: &Nats, limits: &StreamLimits, shutdown: &CancellationTok
 async fn pull_replies(nats: Nats, mut pull: Pull, out: mpsc::Sender<Work>) {
     while let Some(messages) = pull.next(MAX_REPLIES).await {
         for message in messages {
-            let items = match serde_json::from_slice::<Envelope<Reply>>(&message.payload) {
-                Ok(envelope) if envelope.v == eventicket_contracts::envelope::VERSION => envelope.items,
-                Ok(envelope) => {
-                    bury(&nats, &message, &format!("envelope version {} is not known", envelope.v)).await;
-                    continue;
-                }
-                Err(error) => {
-                    bury(&nats, &message, &format!("not an envelope of replies: {error}")).await;
+            let items = match replies(&message.payload) {
+                Ok(items) => items,
+                Err(reason) => {
+                    bury(&nats, &message, &reason).await;
                     continue;
                 }
             };
@@ -131,6 +131,14 @@ async fn pull_replies(nats: Nats, mut pull: Pull, out: mpsc::Sender<Work>) {
             }
             unacked.handled().await;
         }
+    }
+}
+
+/// The replies of an envelope, or why it cannot be taken.
+fn replies(payload: &[u8]) -> Result<Vec<Reply>, String> {
+    match serde_json::from_slice::<Envelope<Reply>>(payload) {
+        Ok(envelope) => envelope.flaw(payload.len()).map_or(Ok(envelope.items), Err),
+        Err(error) => Err(unreadable(payload, "replies", &error)),
     }
 }
 
@@ -165,16 +173,38 @@ async fn take_starts(
     let _ = sub.unsubscribe().await;
 }
 
-async fn take_acts(mut sub: async_nats::Subscriber, out: mpsc::Sender<Work>, shutdown: CancellationToken) {
+async fn take_acts(nats: Nats, mut sub: async_nats::Subscriber, out: mpsc::Sender<Work>, shutdown: CancellationToken) {
     while let Some(message) = tokio::select! { m = sub.next() => m, () = shutdown.cancelled() => None } {
-        match serde_json::from_slice::<Act>(&message.payload) {
+        match action(&message.payload) {
             Ok(act) => {
                 if out.send(Work::Act(act, message.reply)).await.is_err() {
                     return;
                 }
             }
-            Err(error) => tracing::warn!(%error, "an action that cannot be read was dropped"),
+            Err(why) => {
+                let answer = ActAnswer::Conflict { code: "malformed".into(), message: why };
+                respond(&nats, message.reply, &answer).await;
+            }
         }
+    }
+}
+
+/// The action that is asked for, or why it cannot be taken.
+fn action(payload: &[u8]) -> Result<Act, String> {
+    let act: Act = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
+    match &act.action {
+        Action::Skip { output } if !nests_within(MAX_DEPTH, output) => {
+            Err(format!("the output nests deeper than {MAX_DEPTH}"))
+        }
+        _ => Ok(act),
+    }
+}
+
+fn nests_within(most: usize, value: &Value) -> bool {
+    match value {
+        Value::Array(items) => most > 0 && items.iter().all(|item| nests_within(most - 1, item)),
+        Value::Object(fields) => most > 0 && fields.values().all(|field| nests_within(most - 1, field)),
+        _ => true,
     }
 }
 
@@ -184,5 +214,42 @@ pub async fn respond(nats: &Nats, to: Option<Subject>, answer: &impl serde::Seri
     let payload = serde_json::to_vec(answer).unwrap_or_default();
     if let Err(error) = nats.publisher().publish(to, payload.into()).await {
         tracing::debug!(%error, "an answer was lost");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn nested(depth: usize) -> Value {
+        (0..depth)
+            .fold(Value::Null, |inner, level| if level % 2 == 0 { json!([inner]) } else { json!({ "in": inner }) })
+    }
+
+    #[test]
+    fn an_action_whose_output_no_saga_can_keep_is_refused() {
+        let skip = |depth| {
+            let skip = json!({ "saga": SagaId::fresh(), "owner": null, "actor": "a", "reason": "b",
+                "action": { "skip": { "output": nested(depth) } } });
+            action(&serde_json::to_vec(&skip).unwrap()).map(|act| act.action)
+        };
+        assert_eq!(skip(MAX_DEPTH), Ok(Action::Skip { output: nested(MAX_DEPTH) }));
+        assert_eq!(skip(MAX_DEPTH + 1), Err("the output nests deeper than 64".to_owned()));
+        assert!(action(b"\xff").is_err() && action(b"{}").is_err());
+    }
+
+    #[test]
+    fn replies_are_taken_from_an_envelope_of_this_version_and_size() {
+        let envelope = |v: u32, items: usize| {
+            let reply =
+                json!({ "key": format!("{}:PAY:1", SagaId::fresh()), "half": "do", "attempt": 1, "answer": "expired" });
+            replies(json!({ "v": v, "items": vec![reply; items] }).to_string().as_bytes()).map(|replies| replies.len())
+        };
+        assert_eq!([envelope(1, 0), envelope(1, 256)], [Ok(0), Ok(256)]);
+        assert!(envelope(1, 257).unwrap_err().starts_with("an envelope of 257 items is too large"));
+        assert_eq!(envelope(2, 1).unwrap_err(), "envelope version 2 is not known");
+        assert!(replies(b"").unwrap_err().starts_with("not an envelope of replies"));
     }
 }

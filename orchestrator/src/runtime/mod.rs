@@ -4,7 +4,8 @@
 //! the transitions ([`turn`]), stores rows and history in one transaction guarded by each row's version ([`journal`]),
 //! and only then publishes commands ([`dispatch`]), answers askers and acknowledges replies.
 //!
-//! * `take`, `starts`: what each input does to its saga; `results` keeps what must follow.
+//! * [`memory`]: what a replica knows; [`take`], `starts`: what each input does to its saga; [`results`] keeps what must
+//!   follow. All of it is without IO.
 //! * `commit`, `follow_up`: the end of a turn, before and after the transaction.
 //! * [`admission`], [`breakers`], [`held`]: when nothing is sent, and when again.
 //! * [`intake`], [`timers`], [`replicas`]: where inputs come from.
@@ -15,25 +16,27 @@ pub mod dispatch;
 pub mod held;
 pub mod intake;
 pub mod journal;
+pub mod memory;
 pub mod replicas;
+pub mod results;
 pub mod row;
+pub mod take;
 pub mod timers;
 pub mod turn;
+pub mod work;
 
 mod commit;
 mod follow_up;
-mod results;
 mod starts;
-mod take;
-pub(crate) mod work;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use eventicket_contracts::{Clock, SagaId};
 use eventicket_nats::{Fault, Nats, StreamLimits};
 use eventicket_saga::Input;
+use rand::Rng as _;
 use sqlx::PgPool;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -42,12 +45,11 @@ use uuid::Uuid;
 use crate::sagas::Catalogue;
 use admission::{Bound, Shut};
 use breakers::Breakers;
-use held::Held;
 use intake::{Intake, Work};
-use replicas::{Outstanding, Stuck, Sum, Watch};
+use memory::Memory;
+use replicas::{Outstanding, Sum, Watch};
 use results::Turn;
-use row::Row;
-use timers::Timers;
+use take::Moment;
 use work::{rank, saga_of};
 
 /// Most inputs of one kind in a turn.
@@ -92,7 +94,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let (own_tx, own) = watch::channel("{}".to_owned());
     let (sum_tx, sum) = watch::channel(Sum::default());
     let (inherit_tx, inherit) = mpsc::channel(64);
-    let stuck = Stuck::default();
+    let memory = Memory::new(config.catalogue.clone(), config.bound);
     let watch = Watch {
         pool: config.pool.clone(),
         nats: config.nats.clone(),
@@ -102,7 +104,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         inherit: inherit_tx,
         services: config.catalogue.services(),
         poke: intake.poke.clone(),
-        stuck: stuck.clone(),
+        stuck: memory.stuck.clone(),
     };
     let watching = tokio::spawn(watch.run(shutdown.clone()));
     let (services, breakers) = (config.catalogue.services(), Breakers::new(&config.catalogue));
@@ -113,17 +115,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         own: own_tx,
         sum,
         inherit,
-        rows: HashMap::new(),
-        fresh: HashSet::new(),
-        timers: Timers::default(),
-        held: Held::default(),
-        counts: BTreeMap::new(),
+        memory,
         services,
         breakers,
-        shut: Shut::default(),
         publishers: Arc::new(Semaphore::new(PUBLISHERS)),
-        again: Vec::new(),
-        stuck,
         shutdown,
     };
     replica.run().await;
@@ -134,7 +129,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     Ok(())
 }
 
-/// One replica's state in memory; all of it can be lost.
+/// One replica.
 struct Replica {
     name: Uuid,
     config: Config,
@@ -142,21 +137,11 @@ struct Replica {
     own: watch::Sender<String>,
     sum: watch::Receiver<Sum>,
     inherit: mpsc::Receiver<Outstanding>,
-    rows: HashMap<SagaId, Row>,
-    /// Read in this turn, whether they were there or not.
-    fresh: HashSet<SagaId>,
-    timers: Timers,
-    held: Held,
-    counts: Outstanding,
+    memory: Memory,
     /// All services that its sagas call.
     services: BTreeSet<String>,
     breakers: Breakers,
-    /// What is not sent to in this turn.
-    shut: Shut,
     publishers: Arc<Semaphore>,
-    again: Vec<Work>,
-    /// Adopted sagas that it cannot take.
-    stuck: Stuck,
     shutdown: CancellationToken,
 }
 
@@ -182,13 +167,13 @@ impl Replica {
 
     /// Waits until something is there, then takes whatever is ready, in-flight work before new work.
     async fn collect(&mut self, shutdown: &CancellationToken) -> Option<Vec<Work>> {
-        let mut work = std::mem::take(&mut self.again);
+        let mut work = std::mem::take(&mut self.memory.again);
         if shutdown.is_cancelled() {
             return None;
         }
         if work.is_empty() {
             let now = self.config.clock.now();
-            let due = self.timers.next().map_or(LOOK, |t| t.since(now).min(LOOK));
+            let due = self.memory.timers.next().map_or(LOOK, |t| t.since(now).min(LOOK));
             let first = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return None,
@@ -205,7 +190,7 @@ impl Replica {
         }
         drain(&mut self.intake.replies, &mut work, BATCH);
         drain(&mut self.intake.others, &mut work, BATCH);
-        let due = self.timers.take_due(self.config.clock.now(), BATCH);
+        let due = self.memory.timers.take_due(self.config.clock.now(), BATCH);
         work.extend(due.into_iter().map(|saga| Work::Poke(saga, Input::Timer)));
         drain(&mut self.intake.starts, &mut work, BATCH);
         work.sort_by_key(rank);
@@ -216,34 +201,29 @@ impl Replica {
     async fn look(&mut self) {
         while let Ok(heritage) = self.inherit.try_recv() {
             for (service, n) in heritage {
-                *self.counts.entry(service).or_default() += n;
+                *self.memory.counts.entry(service).or_default() += n;
             }
         }
         let pool = self.config.pool.clone();
         if self.breakers.refresh(&pool).await.is_err() {
             return;
         }
-        metrics::gauge!("eventicket_orchestrator_timers").set(self.timers.len() as f64);
-        metrics::gauge!("eventicket_orchestrator_held").set(self.held.len() as f64);
+        metrics::gauge!("eventicket_orchestrator_timers").set(self.memory.timers.len() as f64);
+        metrics::gauge!("eventicket_orchestrator_held").set(self.memory.held.len() as f64);
+        self.memory.others = self.sum.borrow().others.clone();
         for service in self.services.clone() {
             if !self.breakers.closed().contains(&service) {
-                let room = self.config.bound.room(self.outstanding(&service), RELEASE);
-                for saga in self.held.take(&service, room) {
-                    self.again.push(Work::Poke(saga, Input::Released { service: service.clone() }));
+                let room = self.config.bound.room(self.memory.outstanding(&service), RELEASE);
+                for saga in self.memory.held.take(&service, room) {
+                    self.memory.again.push(Work::Poke(saga, Input::Released { service: service.clone() }));
                 }
-            } else if let Some(saga) = self.held.first(&service) {
+            } else if let Some(saga) = self.memory.held.first(&service) {
                 let now = self.config.clock.now();
                 if matches!(self.breakers.claim(&pool, &service, now).await, Ok(true)) {
-                    self.again.push(Work::Probe(saga, service));
+                    self.memory.again.push(Work::Probe(saga, service));
                 }
             }
         }
-    }
-
-    /// Commands in flight at a service, over all replicas.
-    fn outstanding(&self, service: &str) -> i64 {
-        let of = |counts: &Outstanding| counts.get(service).copied().unwrap_or(0);
-        of(&self.sum.borrow().others) + of(&self.counts)
     }
 
     /// One turn; where its data are to blame for a failure, its halves, down to the input that is (6.9).
@@ -253,7 +233,8 @@ impl Replica {
             let Err((mut broken, reason)) = self.attempt(part).await else { continue };
             if let [_] = broken[..] {
                 let mut turn = Turn::default();
-                broken.into_iter().for_each(|work| self.poison(work, &reason, &mut turn));
+                let now = self.config.clock.now();
+                broken.into_iter().for_each(|work| self.memory.poison(work, &reason, now, &mut turn));
                 self.follow_up(turn).await;
                 continue;
             }
@@ -271,13 +252,16 @@ impl Replica {
         if let Err(error) = self.load(&work).await {
             tracing::warn!(%error, "sagas cannot be read; the turn is tried again");
             tokio::time::sleep(delay).await;
-            self.again.extend(work);
+            self.memory.again.extend(work);
             return Ok(());
         }
-        self.shut = Shut::new(&self.services, self.breakers.closed(), self.config.bound, |s| self.outstanding(s));
+        self.memory.others = self.sum.borrow().others.clone();
+        let outstanding = |service: &str| self.memory.outstanding(service);
+        self.memory.shut = Shut::new(&self.services, self.breakers.closed(), self.config.bound, outstanding);
         let mut turn = Turn::default();
         for item in work {
-            self.take(item, &mut turn);
+            let moment = Moment { now: self.config.clock.now(), noise: rand::rng().next_u64() };
+            self.memory.take(item, moment, &mut turn);
         }
         let Err(error) = self.commit(&mut turn).await else {
             self.follow_up(turn).await;
@@ -286,7 +270,7 @@ impl Replica {
         match Fault::from(error) {
             // It was certainly not stored.
             Fault::Broken(reason) => {
-                turn.changes.changed.iter().for_each(|id| drop(self.rows.remove(id)));
+                turn.changes.changed.iter().for_each(|id| drop(self.memory.rows.remove(id)));
                 return Err((turn.into_work().collect(), reason));
             }
             Fault::Transient(error) => tracing::warn!(error, "a turn was not stored, or its answer was lost"),
@@ -299,27 +283,28 @@ impl Replica {
             }
             delay = (delay * 2).min(DATABASE_DELAY.1);
         }
-        self.forget(&turn);
+        self.memory.forget(&turn);
         self.answer_stored(&mut turn).await;
-        self.again.extend(turn.into_work());
+        self.memory.again.extend(turn.into_work());
         Ok(())
     }
 
     async fn load(&mut self, work: &[Work]) -> Result<(), sqlx::Error> {
         // Beside other replicas, which get half of the replies, what is cached is mostly stale.
-        if self.rows.len() > CACHE || self.sum.borrow().replicas > 1 {
-            self.rows.clear();
+        if self.memory.rows.len() > CACHE || self.sum.borrow().replicas > 1 {
+            self.memory.rows.clear();
         }
-        self.fresh.clear();
-        let wanted: BTreeSet<SagaId> = work.iter().filter_map(saga_of).filter(|s| !self.rows.contains_key(s)).collect();
+        self.memory.fresh.clear();
+        let wanted: BTreeSet<SagaId> =
+            work.iter().filter_map(saga_of).filter(|s| !self.memory.rows.contains_key(s)).collect();
         if wanted.is_empty() {
             return Ok(());
         }
         let wanted: Vec<SagaId> = wanted.into_iter().collect();
         for row in journal::load(&self.config.pool, &wanted).await? {
-            self.rows.insert(row.id, row);
+            self.memory.rows.insert(row.id, row);
         }
-        self.fresh.extend(wanted);
+        self.memory.fresh.extend(wanted);
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! What a turn's inputs have led to, until it is stored and followed up.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use eventicket_contracts::envelope::Reply;
@@ -12,26 +12,25 @@ use super::turn::{Changes, Fate, Outgoing};
 use super::work::conflict_code;
 
 /// One turn's results, until they are stored.
-#[derive(Default)]
-pub(super) struct Turn {
+pub struct Turn<M = Arc<Unacked>> {
     /// Sagas that changed, with their commands.
     pub changes: Changes,
     /// Inputs that changed a saga, by saga.
-    pub applied: HashMap<SagaId, Vec<Work>>,
+    pub applied: BTreeMap<SagaId, Vec<Work<M>>>,
     /// Inputs that had been taken before.
-    pub settled: Vec<Work>,
+    pub settled: Vec<Work<M>>,
     /// Actions with their refusals.
-    pub answers: Vec<(Work, ActAnswer)>,
+    pub answers: Vec<(Work<M>, ActAnswer)>,
     /// Actions that were stored by a commit without an answer.
-    pub found: Vec<(Work, ActAnswer)>,
+    pub found: Vec<(Work<M>, ActAnswer)>,
     /// Starts with their refusals.
-    pub starts: Vec<(Work, StartAnswer)>,
+    pub starts: Vec<(Work<M>, StartAnswer)>,
     /// Starts of what exists.
-    pub existing: Vec<Work>,
+    pub existing: Vec<Work<M>>,
     /// Replies that nobody awaits.
-    pub dead: Vec<(Reply, Arc<Unacked>, String)>,
+    pub dead: Vec<(Reply, M, String)>,
     /// Inputs whose saga was stored.
-    pub stored: Vec<Work>,
+    pub stored: Vec<Work<M>>,
     /// Commands of the sagas that were stored.
     pub sends: Vec<Outgoing>,
     /// Sagas that ended, no longer kept in memory.
@@ -39,14 +38,33 @@ pub(super) struct Turn {
     keys: HashSet<(Option<CustomerId>, String)>,
 }
 
-impl Turn {
+impl<M> Default for Turn<M> {
+    fn default() -> Self {
+        Self {
+            changes: Changes::default(),
+            applied: BTreeMap::new(),
+            settled: Vec::new(),
+            answers: Vec::new(),
+            found: Vec::new(),
+            starts: Vec::new(),
+            existing: Vec::new(),
+            dead: Vec::new(),
+            stored: Vec::new(),
+            sends: Vec::new(),
+            ended: Vec::new(),
+            keys: HashSet::new(),
+        }
+    }
+}
+
+impl<M> Turn<M> {
     /// Whether no other start of this turn has the same owner and key.
     pub fn claim(&mut self, start: &StartSaga) -> bool {
         start.idempotency.as_ref().is_none_or(|i| self.keys.insert((start.owner, i.key.clone())))
     }
 
     /// An input that the saga's state does not take.
-    pub fn refused(&mut self, work: Work, fate: Fate) {
+    pub fn refused(&mut self, work: Work<M>, fate: Fate) {
         let reason = match &fate {
             Fate::Illegal(illegal) => illegal.to_string(),
             Fate::Unknown => "no such saga".to_owned(),
@@ -71,7 +89,7 @@ impl Turn {
     }
 
     /// All inputs, to be taken anew.
-    pub fn into_work(self) -> impl Iterator<Item = Work> {
+    pub fn into_work(self) -> impl Iterator<Item = Work<M>> {
         let answers = self.answers.into_iter().map(|(w, _)| w);
         let starts = self.starts.into_iter().map(|(w, _)| w);
         let dead = self.dead.into_iter().map(|(r, u, _)| Work::Reply(r, u));

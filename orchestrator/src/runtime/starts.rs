@@ -4,13 +4,15 @@ use std::collections::HashMap;
 
 use eventicket_contracts::identity::Idempotency;
 use eventicket_contracts::sagas::{StartAnswer, StartSaga};
-use eventicket_contracts::{CustomerId, SagaId};
+use eventicket_contracts::{CustomerId, SagaId, Timestamp};
 use eventicket_nats::Fault;
 use eventicket_saga::{Input, Saga};
 
 use super::intake::{self, Work, respond};
+use super::memory::Memory;
 use super::results::Turn;
 use super::row::Row;
+use super::take::Moment;
 use super::turn::{guarded, view};
 use super::{Replica, admission, journal};
 
@@ -28,13 +30,13 @@ fn start_of(work: &Work) -> Option<&StartSaga> {
     if let Work::Start(start, _) = work { Some(start) } else { None }
 }
 
-impl Replica {
-    pub(super) fn start(&mut self, work: Work, turn: &mut Turn) {
+impl<M> Memory<M> {
+    pub(super) fn start(&mut self, work: Work<M>, moment: Moment, turn: &mut Turn<M>) {
         let Work::Start(start, _) = &work else { return };
-        if start.give_up_at < self.config.clock.now() {
+        if start.give_up_at < moment.now {
             return; // nobody listens any more
         }
-        let row = match self.begun(start) {
+        let row = match self.begun(start, moment.now) {
             Ok(row) => row,
             Err(refusal) => return turn.starts.push((work, refusal)),
         };
@@ -44,25 +46,24 @@ impl Replica {
         }
         let id = start.id;
         self.rows.insert(id, row);
-        match self.feed(id, Input::Start, None, turn) {
+        match self.feed(id, Input::Start, None, moment, turn) {
             Ok(_) => turn.applied.entry(id).or_default().push(work),
-            Err(reason) => self.poison(work, &reason, turn),
+            Err(reason) => self.poison(work, &reason, moment.now, turn),
         }
     }
 
     /// The row of a new saga, where it may begin.
-    fn begun(&self, start: &StartSaga) -> Result<Row, StartAnswer> {
+    fn begun(&self, start: &StartSaga, now: Timestamp) -> Result<Row, StartAnswer> {
         let refuse = |code: &str, message: String| StartAnswer::Refused { code: code.into(), message };
         let unknown = || refuse("unknown_definition", "no saga has this name".into());
-        let catalogue = &self.config.catalogue;
+        let catalogue = &self.catalogue;
         let kind = catalogue.kind(&start.definition).ok_or_else(unknown)?;
         let definition = catalogue.registry.newest(&start.definition).ok_or_else(unknown)?;
         let checked = guarded(|| (kind.check)(&start.input)).and_then(|checked| checked);
         checked.map_err(|message| refuse("invalid_input", message))?;
-        let now = self.config.clock.now();
         let saga = Saga::new(start.id.0, definition, start.input.clone(), now.millis());
         let called = guarded(|| admission::surely_called(definition, &saga)).unwrap_or_default();
-        if !called.into_iter().all(|service| self.config.bound.admits(self.outstanding(service))) {
+        if !called.into_iter().all(|service| self.bound.admits(self.outstanding(service))) {
             return Err(busy());
         }
         Ok(Row {
@@ -78,6 +79,19 @@ impl Replica {
         })
     }
 
+    /// The answer to a start whose saga is there.
+    pub fn existing(&self, start: &StartSaga, row: &Row) -> StartAnswer {
+        let other = |i: &Idempotency| {
+            start.idempotency.as_ref().is_some_and(|s| s.key == i.key && s.fingerprint != i.fingerprint)
+        };
+        if row.idempotency.as_ref().is_some_and(other) {
+            return StartAnswer::KeyReused;
+        }
+        StartAnswer::Started { id: row.id, created: false, view: view(&self.catalogue, row) }
+    }
+}
+
+impl Replica {
     /// The answers to these starts whose sagas are there, by their place; all are looked up at once, since there are many
     /// where there is no room.
     async fn known(&self, starts: &[&StartSaga]) -> Result<HashMap<usize, StartAnswer>, sqlx::Error> {
@@ -90,7 +104,7 @@ impl Replica {
         let key = |row: &'_ Row| Some((row.owner?, row.idempotency.as_ref()?.key.clone()));
         let by_key: HashMap<_, &Row> = found.iter().filter_map(|row| Some((key(row)?, row))).collect();
         let row = |(id, key): &(SagaId, Option<_>)| key.as_ref().and_then(|k| by_key.get(k)).or_else(|| by_id.get(id));
-        let answer = |(at, start): (usize, &&StartSaga)| Some((at, self.existing(start, row(&asked[at])?)));
+        let answer = |(at, start): (usize, &&StartSaga)| Some((at, self.memory.existing(start, row(&asked[at])?)));
         Ok(starts.iter().enumerate().filter_map(answer).collect())
     }
 
@@ -128,19 +142,8 @@ impl Replica {
             match (known.remove(&at), &work) {
                 (Some(answer), Work::Start(_, to)) => respond(&self.config.nats, to.clone(), &answer).await,
                 // The first one was not stored after all, or cannot be read.
-                _ => self.again.push(work),
+                _ => self.memory.again.push(work),
             }
         }
-    }
-
-    /// The answer to a start whose saga is there.
-    fn existing(&self, start: &StartSaga, row: &Row) -> StartAnswer {
-        let other = |i: &Idempotency| {
-            start.idempotency.as_ref().is_some_and(|s| s.key == i.key && s.fingerprint != i.fingerprint)
-        };
-        if row.idempotency.as_ref().is_some_and(other) {
-            return StartAnswer::KeyReused;
-        }
-        StartAnswer::Started { id: row.id, created: false, view: view(&self.config.catalogue, row) }
     }
 }

@@ -6,22 +6,31 @@ use std::time::Duration;
 use eventicket_contracts::sagas::{ActAnswer, StartAnswer};
 use eventicket_contracts::{SagaId, Timestamp};
 use eventicket_saga::Input;
-use rand::Rng as _;
 
 use super::intake::Work;
+use super::memory::Memory;
 use super::results::Turn;
+use super::row;
 use super::turn::{Fate, World, feed, guarded};
 use super::work::{input_of, not_yours, saga_of};
-use super::{Replica, row};
 
 /// When a saga is looked at again whose timer cannot be handled: a defect, which must not keep the replica busy.
 const POISON_PAUSE: Duration = Duration::from_secs(60);
 
-impl Replica {
+/// What chance and the clock bring to an input.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// The time.
+    pub now: Timestamp,
+    /// Any number, for jitter.
+    pub noise: u64,
+}
+
+impl<M> Memory<M> {
     /// Feeds one input; notes what must happen after the commit.
-    pub(super) fn take(&mut self, work: Work, turn: &mut Turn) {
+    pub fn take(&mut self, work: Work<M>, moment: Moment, turn: &mut Turn<M>) {
         if let Work::Start(..) = work {
-            return self.start(work, turn);
+            return self.start(work, moment, turn);
         }
         let Some((saga, input)) = input_of(&work) else { return };
         if let Some(refusal) = not_yours(&work, self.rows.get(&saga)) {
@@ -29,9 +38,9 @@ impl Replica {
             return;
         }
         let probe = if let Work::Probe(saga, service) = &work { Some((*saga, service.clone())) } else { None };
-        let fate = match self.feed(saga, input, probe, turn) {
+        let fate = match self.feed(saga, input, probe, moment, turn) {
             Ok(fate) => fate,
-            Err(reason) => return self.poison(work, &reason, turn),
+            Err(reason) => return self.poison(work, &reason, moment.now, turn),
         };
         match fate {
             Fate::Applied => turn.applied.entry(saga).or_default().push(work),
@@ -69,15 +78,10 @@ impl Replica {
         saga: SagaId,
         input: Input,
         probe: Option<(SagaId, String)>,
-        turn: &mut Turn,
+        moment: Moment,
+        turn: &mut Turn<M>,
     ) -> Result<Fate, String> {
-        let world = World {
-            catalogue: &self.config.catalogue,
-            now: self.config.clock.now(),
-            noise: rand::rng().next_u64(),
-            shut: &self.shut,
-            probe,
-        };
+        let world = World { catalogue: &self.catalogue, now: moment.now, noise: moment.noise, shut: &self.shut, probe };
         let fed = guarded(|| feed(&world, &mut self.rows, saga, input, &mut turn.changes));
         if fed.is_err() {
             // It may be half changed: it is read again, and so are the inputs that it had taken in this turn.
@@ -88,7 +92,7 @@ impl Replica {
     }
 
     /// An input that breaks its turn all by itself: it is dead-lettered, refused or dropped, and the others proceed (6.9).
-    pub(super) fn poison(&mut self, work: Work, reason: &str, turn: &mut Turn) {
+    pub fn poison(&mut self, work: Work<M>, reason: &str, now: Timestamp, turn: &mut Turn<M>) {
         tracing::error!(saga = ?saga_of(&work), reason, "an input cannot be handled");
         let message = "it cannot be carried out".to_owned();
         match work {
@@ -106,19 +110,18 @@ impl Replica {
                     }
                     _ => {}
                 }
-                self.timers.set(saga, Some(self.config.clock.now().plus(POISON_PAUSE)));
+                self.timers.set(saga, Some(now.plus(POISON_PAUSE)));
             }
         }
     }
 
     /// An input that was meant to wake a saga found nothing to do: what is kept of the saga in memory is set anew.
-    fn look_after(&mut self, saga: SagaId, work: &Work) {
+    fn look_after(&mut self, saga: SagaId, work: &Work<M>) {
         if !matches!(work, Work::Probe(..) | Work::Poke(_, Input::Released { .. } | Input::Timer)) {
             return;
         }
         let row = self.rows.get(&saga);
-        let known =
-            row.and_then(|r| self.config.catalogue.registry.get(&r.saga.definition, r.saga.version).map(|d| (r, d)));
+        let known = row.and_then(|r| self.catalogue.registry.get(&r.saga.definition, r.saga.version).map(|d| (r, d)));
         let (held, due) = known.map_or_else(Default::default, |(r, d)| (row::held(&r.saga, d), r.saga.next_due(d)));
         self.held.set(saga, held);
         self.timers.set(saga, due.map(Timestamp));

@@ -1,7 +1,7 @@
 //! One turn of the orchestrator, without IO: inputs in, changed sagas and messages out.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -93,7 +93,7 @@ pub struct Standing {
 #[derive(Default)]
 pub struct Changes {
     /// Sagas that changed.
-    pub changed: HashSet<SagaId>,
+    pub changed: BTreeSet<SagaId>,
     /// Their commands, in order.
     pub sends: Vec<Outgoing>,
     /// Calls that were answered or timed out: of which saga, at which service; true is a failure.

@@ -25,13 +25,13 @@ pub(crate) fn conflict_code(illegal: &eventicket_saga::Illegal) -> &'static str 
 }
 
 /// An answer as it travels, where somebody waits for one.
-pub(super) fn addressed(work: &Work, answer: &impl serde::Serialize) -> Option<(Subject, Bytes)> {
+pub(super) fn addressed<M>(work: &Work<M>, answer: &impl serde::Serialize) -> Option<(Subject, Bytes)> {
     let (Work::Start(_, Some(to)) | Work::Act(_, Some(to))) = work else { return None };
     Some((to.clone(), serde_json::to_vec(answer).unwrap_or_default().into()))
 }
 
 /// Replies before anything else, starts last; what is equal keeps its order.
-pub(super) fn rank(work: &Work) -> u8 {
+pub fn rank<M>(work: &Work<M>) -> u8 {
     match work {
         Work::Reply(..) => 0,
         Work::Start(..) => 2,
@@ -39,7 +39,8 @@ pub(super) fn rank(work: &Work) -> u8 {
     }
 }
 
-pub(super) fn saga_of(work: &Work) -> Option<SagaId> {
+/// The saga that an input is for.
+pub fn saga_of<M>(work: &Work<M>) -> Option<SagaId> {
     Some(match work {
         Work::Reply(reply, _) => reply.key.saga,
         Work::Act(act, _) => act.saga,
@@ -49,13 +50,13 @@ pub(super) fn saga_of(work: &Work) -> Option<SagaId> {
 }
 
 /// Another customer's saga is not found.
-pub(super) fn not_yours(work: &Work, row: Option<&Row>) -> Option<ActAnswer> {
+pub(super) fn not_yours<M>(work: &Work<M>, row: Option<&Row>) -> Option<ActAnswer> {
     let Work::Act(act, _) = work else { return None };
     let owner = act.owner?;
     (row?.owner != Some(owner)).then_some(ActAnswer::NotFound)
 }
 
-pub(super) fn input_of(work: &Work) -> Option<(SagaId, Input)> {
+pub(super) fn input_of<M>(work: &Work<M>) -> Option<(SagaId, Input)> {
     Some(match work {
         Work::Reply(reply, _) => (reply.key.saga, answer_input(reply)),
         Work::Act(act, _) => (act.saga, act_input(&act.action, &act.actor, &act.reason)),

@@ -11,7 +11,7 @@ use crate::ledger::{Confirms, Due, Event, Record};
 use crate::settings::Settings;
 use crate::tokens::{self, Behaviour, FLAWS, Fate};
 
-/// Ids are of version 7: in their order they are in the order of their making.
+/// The order of ids is the order of their making.
 #[derive(Default)]
 pub(crate) struct Book {
     intents: BTreeMap<String, Intent>,
@@ -35,6 +35,13 @@ pub(crate) struct Moment<'a> {
     pub webhooks: bool,
     /// What befalls every kind of change now.
     pub fate: Fate,
+    /// Makes an id that begins with this.
+    pub fresh: &'a dyn Fn(&str) -> String,
+}
+
+/// Ids of version 7: in their order they are in the order of their making.
+pub(crate) fn fresh(kind: &str) -> String {
+    format!("{kind}_{}", Uuid::now_v7().simple())
 }
 
 /// What an operation came to.
@@ -144,7 +151,9 @@ impl Book {
                     return Err(no_such_method());
                 }
                 let created = record.at;
-                record.intent = Some(Intent::new(amount, currency, description, metadata, method_hash, created));
+                let id = (moment.fresh)("pi");
+                let intent = Intent::new(id, amount, currency, description, metadata, method_hash, created);
+                record.intent = Some(intent);
                 &[]
             }
             Operation::Confirm { intent, method } => {
@@ -172,11 +181,8 @@ impl Book {
             Operation::Settle { id, end } => self.settle(&id, end, record)?,
         };
         if moment.webhooks {
-            record.events.extend(
-                kinds
-                    .iter()
-                    .map(|kind| Event { id: format!("evt_{}", Uuid::now_v7().simple()), kind: (*kind).to_owned() }),
-            );
+            let event = |kind: &&str| Event { id: (moment.fresh)("evt"), kind: (*kind).to_owned() };
+            record.events.extend(kinds.iter().map(event));
         }
         Ok(())
     }
@@ -207,7 +213,7 @@ impl Book {
         };
         record.due = due;
         record.refund = Some(Refund {
-            id: format!("re_{}", Uuid::now_v7().simple()),
+            id: (moment.fresh)("re"),
             intent: intent.id.clone(),
             amount,
             currency: intent.currency.clone(),
@@ -243,6 +249,11 @@ impl Book {
     /// The intent of that id.
     pub fn intent(&self, id: &str) -> Result<Intent, Refusal> {
         self.intents.get(id).cloned().ok_or_else(|| Refusal::missing("payment intent"))
+    }
+
+    /// All intents and refunds.
+    pub fn all(&self) -> (impl Iterator<Item = &Intent>, impl Iterator<Item = &Refund>) {
+        (self.intents.values(), self.refunds.values())
     }
 
     /// The newest intents, at most `limit` of them, and whether there are more.
@@ -299,7 +310,7 @@ mod tests {
     use super::*;
 
     fn moment<'a>(now: i64, settings: &'a Settings) -> Moment<'a> {
-        Moment { now, settings, base: "http://gate", webhooks: true, fate: Fate::Made }
+        Moment { now, settings, base: "http://gate", webhooks: true, fate: Fate::Made, fresh: &fresh }
     }
 
     fn create(book: &mut Book, round: &str) -> String {

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::book::{Book, Moment, Outcome, failure};
+use crate::book::{Book, Moment, Outcome, failure, fresh};
 use crate::form::Operation;
 use crate::intents::{Intent, Refusal};
 use crate::ledger::{History, Place, Record, Writer};
@@ -167,7 +167,8 @@ impl Gateway {
             let mut guard = self.state();
             let State { book, settings, .. } = &mut *guard;
             let now = self.now().millis();
-            let moment = Moment { now, settings, base: &self.base, webhooks: self.webhooks, fate: Fate::Made };
+            let (base, webhooks) = (self.base.as_str(), self.webhooks);
+            let moment = Moment { now, settings, base, webhooks, fate: Fate::Made, fresh: &fresh };
             let Outcome { mut record, unheard, stored } = carry_out(book, moment)?;
             if let Some((key, fingerprint)) = named.filter(|_| stored) {
                 record.key = Some(key.to_owned());

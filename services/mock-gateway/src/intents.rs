@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use crate::tokens::{self, Behaviour};
 
@@ -155,6 +154,7 @@ const REFUND_FAILURE: &str = "expired_or_canceled_card";
 impl Intent {
     /// One that moved no money yet.
     pub(crate) fn new(
+        id: String,
         amount: i64,
         currency: String,
         description: Option<String>,
@@ -163,7 +163,6 @@ impl Intent {
         created: i64,
     ) -> Self {
         let status = if method_hash.is_some() { Status::RequiresConfirmation } else { Status::RequiresPaymentMethod };
-        let id = format!("pi_{}", Uuid::now_v7().simple());
         let (declined, refunded) = (None, 0);
         Self { id, amount, currency, status, metadata, description, method_hash, declined, refunded, created }
     }

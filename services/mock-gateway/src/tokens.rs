@@ -51,7 +51,7 @@ pub const MOST_FLAKY: u32 = 20;
 
 /// What becomes of a change and of its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub enum Fate {
     /// Made and answered.
     Made,
     /// Made; the connection is cut in place of the answer, which is stored.

@@ -166,7 +166,8 @@ async fn deliver(gateway: &Gateway, client: &reqwest::Client, to: &Webhooks, web
     }
 }
 
-fn body(webhook: &Due, record: &Record, base: &str) -> String {
+/// What a webhook says.
+pub(crate) fn body(webhook: &Due, record: &Record, base: &str) -> String {
     let intent = || record.intent.as_ref().map(|intent| intent.body(base));
     let object = if webhook.kind.starts_with("refund.") { record.object(base) } else { intent() };
     json!({

@@ -65,7 +65,7 @@ impl Gateway {
     }
 
     /// The request, or what stands in for its answer where it cannot be made.
-    fn request(&self, charge: &Charge, call: Call) -> Result<RequestBuilder, Box<Observed>> {
+    pub fn request(&self, charge: &Charge, call: Call) -> Result<RequestBuilder, Box<Observed>> {
         let impossible = |what: &str| Box::new(Observed::Unknown(format!("the row has no {what}")));
         let terms = charge.terms.as_ref().ok_or_else(|| impossible("terms"))?;
         let intent = || charge.intent.as_deref().ok_or_else(|| impossible("intent"));

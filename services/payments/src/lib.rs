@@ -13,6 +13,7 @@ mod hint;
 mod queries;
 mod recorder;
 mod rest;
+pub mod simulation;
 mod starter;
 mod store;
 mod watch;

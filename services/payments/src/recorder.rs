@@ -250,7 +250,7 @@ fn event(what: &'static str, after: &Charge, now: Timestamp) -> NewEvent {
 }
 
 /// The saga that a change opens.
-fn failed_refund(before: &Charge, after: &Charge) -> Option<(SagaId, FailedRefund)> {
+pub(crate) fn failed_refund(before: &Charge, after: &Charge) -> Option<(SagaId, FailedRefund)> {
     let id = after.failed_refund.filter(|_| before.failed_refund.is_none())?;
     let (Key { saga, step, round }, terms) = (after.key.clone(), after.terms.as_ref()?);
     let input = FailedRefund {

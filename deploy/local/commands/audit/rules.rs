@@ -8,6 +8,8 @@ use eventicket_notifications::audit::Recorded;
 use eventicket_payments::{ChargeRow, State};
 use serde::Serialize;
 
+use super::rule::Rule;
+
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -130,12 +132,12 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn tell(&mut self, severity: Severity, rule: &'static str, detail: String) {
+    fn tell(&mut self, severity: Severity, rule: Rule, detail: String) {
         let about = self.saga.map(|saga| format!("saga {saga}: ")).unwrap_or_default();
-        self.found.push(Finding { severity, rule, saga: self.saga, detail: about + &detail });
+        self.found.push(Finding { severity, rule: rule.name(), saga: self.saga, detail: about + &detail });
     }
 
-    fn expect(&mut self, holds: bool, rule: &'static str, detail: impl FnOnce() -> String) {
+    fn expect(&mut self, holds: bool, rule: Rule, detail: impl FnOnce() -> String) {
         if !holds {
             self.tell(Severity::Violation, rule, detail());
         }
@@ -147,11 +149,11 @@ pub fn judge(case: &Case, now: Timestamp, found: &mut Vec<Finding>) {
     let saga = &case.saga;
     let mut judge = Judge { saga: Some(saga.id), found };
     for (step, reason) in &saga.attention {
-        judge.tell(Severity::Warning, "attention", format!("{step}: {reason}"));
+        judge.tell(Severity::Warning, Rule::Attention, format!("{step}: {reason}"));
     }
     let Some(end) = saga.end else {
         if now.since(saga.started_at) > LONG && saga.attention.is_empty() {
-            judge.tell(Severity::Warning, "saga_overdue", format!("it runs since {}", saga.started_at));
+            judge.tell(Severity::Warning, Rule::SagaOverdue, format!("it runs since {}", saga.started_at));
         }
         return;
     };
@@ -166,7 +168,7 @@ pub fn judge(case: &Case, now: Timestamp, found: &mut Vec<Finding>) {
             mail(case, &mut judge);
         } else if saga.refund_told {
             let told = case.deliveries.iter().any(|d| d.key.step == REFUND_MAIL);
-            judge.expect(told, "delivery_missing", || "no mail about its money was recorded".to_owned());
+            judge.expect(told, Rule::DeliveryMissing, || "no mail about its money was recorded".to_owned());
         }
     }
 }
@@ -175,26 +177,30 @@ pub fn judge(case: &Case, now: Timestamp, found: &mut Vec<Finding>) {
 fn holds(case: &Case, confirmed: bool, judge: &mut Judge<'_>) {
     let in_state = |state: &str| case.holds.iter().filter(|hold| hold.state == state).collect::<Vec<_>>();
     let left = in_state("held").len();
-    judge.expect(left == 0, "hold_left", || format!("it has ended, and {left} hold(s) are still held"));
+    judge.expect(left == 0, Rule::HoldLeft, || format!("it has ended, and {left} hold(s) are still held"));
     let sold = in_state("confirmed");
     if !confirmed {
-        judge.expect(sold.is_empty(), "hold_confirmed_without_booking", || "its hold is confirmed".to_owned());
+        judge.expect(sold.is_empty(), Rule::HoldConfirmedWithoutBooking, || "its hold is confirmed".to_owned());
         let tickets = case.tickets;
-        judge.expect(tickets == 0, "tickets_without_booking", || format!("it has {tickets} ticket(s)"));
+        judge.expect(tickets == 0, Rule::TicketsWithoutBooking, || format!("it has {tickets} ticket(s)"));
         return;
     }
     let [hold] = sold.as_slice() else {
         let number = sold.len();
-        return judge.tell(Severity::Violation, "booking_without_hold", format!("{number} of its holds are confirmed"));
+        return judge.tell(
+            Severity::Violation,
+            Rule::BookingWithoutHold,
+            format!("{number} of its holds are confirmed"),
+        );
     };
     let Some((total, quantity)) = case.saga.reserved else {
-        return judge.tell(Severity::Violation, "booking_without_hold", "its saga reserved nothing".to_owned());
+        return judge.tell(Severity::Violation, Rule::BookingWithoutHold, "its saga reserved nothing".to_owned());
     };
     let agree = hold.total == Some(total) && hold.quantity == quantity;
-    judge.expect(agree, "hold_differs", || format!("{quantity} tickets for {total} are not what its hold says"));
+    judge.expect(agree, Rule::HoldDiffers, || format!("{quantity} tickets for {total} are not what its hold says"));
     let tickets = case.tickets;
     let all = tickets == i64::from(quantity);
-    judge.expect(all, "ticket_count", || format!("it has {tickets} ticket(s) instead of {quantity}"));
+    judge.expect(all, Rule::TicketCount, || format!("it has {tickets} ticket(s) instead of {quantity}"));
 }
 
 /// Money stands in the gateway's ledger exactly where tickets were sold, once, and as much as they cost.
@@ -205,35 +211,35 @@ fn money(case: &Case, confirmed: bool, judge: &mut Judge<'_>) {
         let looked_after = case.looked_after(charge).filter(|_| !standing.iter().any(|i| Some(*i) == intent));
         if let Some((intent, what)) = intent.zip(looked_after) {
             let detail = format!("{} of {} {what}", money_standing(intent), intent.id);
-            judge.tell(Severity::Warning, "refund_by_hand", detail);
+            judge.tell(Severity::Warning, Rule::RefundByHand, detail);
         }
     }
     let sum: i64 = standing.iter().copied().map(stands).sum();
-    judge.expect(standing.len() <= 1, "double_charge", || format!("{} charges stand", standing.len()));
+    judge.expect(standing.len() <= 1, Rule::DoubleCharge, || format!("{} charges stand", standing.len()));
     for intent in &case.intents {
         let sane = (0..=intent.amount).contains(&intent.refunded);
-        judge.expect(sane, "refund_beyond_charge", || format!("{} of {}", intent.refunded, intent.amount));
+        judge.expect(sane, Rule::RefundBeyondCharge, || format!("{} of {}", intent.refunded, intent.amount));
     }
     if !confirmed {
-        judge.expect(sum == 0, "charge_without_tickets", || format!("{sum} stand in the ledger without tickets"));
+        judge.expect(sum == 0, Rule::ChargeWithoutTickets, || format!("{sum} stand in the ledger without tickets"));
         return;
     }
     let Some((total, _)) = case.saga.reserved else { return };
     if total.amount == 0 {
         let none = case.intents.is_empty() && case.charges.is_empty();
-        return judge.expect(none, "free_booking_charged", || "it is free and has a charge".to_owned());
+        return judge.expect(none, Rule::FreeBookingCharged, || "it is free and has a charge".to_owned());
     }
     match standing.as_slice() {
         [] if case.saga.skipped => {
-            judge.tell(Severity::Warning, "charge_skipped", format!("an operator skipped the payment of {total}"));
+            judge.tell(Severity::Warning, Rule::ChargeSkipped, format!("an operator skipped the payment of {total}"));
         }
-        [] => judge.tell(Severity::Violation, "charge_missing", format!("{total} were never taken, or given back")),
+        [] => judge.tell(Severity::Violation, Rule::ChargeMissing, format!("{total} were never taken, or given back")),
         [only] => {
             let kept = !case.saga.skipped;
-            judge.expect(kept, "charge_of_skipped", || format!("{} stands, and its payment was skipped", only.id));
+            judge.expect(kept, Rule::ChargeOfSkipped, || format!("{} stands, and its payment was skipped", only.id));
             let right = stands(only) == total.amount && same_currency(only, total);
             let money = money_standing(only);
-            judge.expect(right, "charge_amount", || format!("{money} stands instead of {total}"));
+            judge.expect(right, Rule::ChargeAmount, || format!("{money} stands instead of {total}"));
         }
         _ => {}
     }
@@ -245,16 +251,16 @@ fn agreement(case: &Case, charge: &ChargeRow, end: End, judge: &mut Judge<'_>) {
     if charge.state.is_due() {
         let (state, abandoned) = (charge.state.name(), end == End::Abandoned);
         let severity = if abandoned { Severity::Warning } else { Severity::Violation };
-        return judge.tell(severity, "charge_unsettled", format!("its charge {round} is still {state}"));
+        return judge.tell(severity, Rule::ChargeUnsettled, format!("its charge {round} is still {state}"));
     }
     let Some(id) = &charge.intent else {
         let nothing = matches!(charge.state, State::Rejected | State::Void | State::Tombstone);
-        return judge.expect(nothing, "charge_differs", || format!("charge {round} is paid without an intent"));
+        return judge.expect(nothing, Rule::ChargeDiffers, || format!("charge {round} is paid without an intent"));
     };
     let Some(intent) = case.intents.iter().find(|intent| intent.id == *id) else {
         return judge.tell(
             Severity::Violation,
-            "charge_differs",
+            Rule::ChargeDiffers,
             format!("{id} of charge {round} is not in the ledger"),
         );
     };
@@ -267,26 +273,26 @@ fn agreement(case: &Case, charge: &ChargeRow, end: End, judge: &mut Judge<'_>) {
         _ => intent.status == Status::Canceled,
     };
     let (state, status, refunded) = (charge.state.name(), intent.status, intent.refunded);
-    judge.expect(agrees, "charge_differs", || {
+    judge.expect(agrees, Rule::ChargeDiffers, || {
         format!("charge {round} is {state}, and the ledger says {status:?} with {refunded} refunded of {id}")
     });
     let amount = charge.amount.is_none_or(|amount| amount.amount == intent.amount && same_currency(intent, amount));
-    judge.expect(amount, "charge_differs", || format!("charge {round} is of another amount than {id}"));
+    judge.expect(amount, Rule::ChargeDiffers, || format!("charge {round} is of another amount than {id}"));
 }
 
 /// The customer of a confirmed booking gets a mail.
 fn mail(case: &Case, judge: &mut Judge<'_>) {
     match (case.deliveries.first(), case.saga.notified) {
         (None, true) => {
-            judge.tell(Severity::Violation, "delivery_missing", format!("no {BOOKING_CONFIRMED} was recorded"));
+            judge.tell(Severity::Violation, Rule::DeliveryMissing, format!("no {BOOKING_CONFIRMED} was recorded"));
         }
         (None, false) => {
-            judge.tell(Severity::Warning, "mail_given_up", "the saga gave up asking for its mail".to_owned());
+            judge.tell(Severity::Warning, Rule::MailGivenUp, "the saga gave up asking for its mail".to_owned());
         }
         (Some(_), _) => {
             let never = case.deliveries.iter().all(|delivery| matches!(delivery.state.as_str(), "failed" | "refused"));
             if never {
-                judge.tell(Severity::Warning, "mail_given_up", "its mail could not be delivered".to_owned());
+                judge.tell(Severity::Warning, Rule::MailGivenUp, "its mail could not be delivered".to_owned());
             }
         }
     }
@@ -317,11 +323,11 @@ pub fn judge_types(types: &[TypeFigures], found: &mut Vec<Finding>) {
         let TypeFigures { event, ticket_type, quantity, available, held, confirmed, tickets } = t;
         let about = format!("type {ticket_type} of event {event}");
         let positive = [quantity, available, held, confirmed].into_iter().all(|n| *n >= 0);
-        judge.expect(positive, "capacity_negative", || format!("{about}: a number is below zero"));
-        judge.expect(*quantity == available + held + confirmed, "capacity_sum", || {
+        judge.expect(positive, Rule::CapacityNegative, || format!("{about}: a number is below zero"));
+        judge.expect(*quantity == available + held + confirmed, Rule::CapacitySum, || {
             format!("{about}: {quantity} are not {available} available + {held} held + {confirmed} sold")
         });
-        judge.expect(tickets == confirmed, "capacity_tickets", || {
+        judge.expect(tickets == confirmed, Rule::CapacityTickets, || {
             format!("{about}: {tickets} ticket(s) for {confirmed} sold")
         });
     }
@@ -332,7 +338,7 @@ pub fn judge_seats(seats: &[SeatFigures], found: &mut Vec<Finding>) {
     let mut judge = Judge { saga: None, found };
     for s in seats {
         let SeatFigures { event, ticket_type, quantity, planned, taken, held, matched, confirmed, tickets } = s;
-        judge.expect(s.is_sound(), "seats_differ", || {
+        judge.expect(s.is_sound(), Rule::SeatsDiffer, || {
             format!(
                 "type {ticket_type} of event {event}: {planned} of {quantity} planned, {taken} taken, {matched} of them by \
                  the {held} that are held, {tickets} ticket(s) of {confirmed} sold"
@@ -346,22 +352,22 @@ pub fn judge_limits(over: &[OverLimit], found: &mut Vec<Finding>) {
     let mut judge = Judge { saga: None, found };
     for OverLimit { event, customer, tickets, limit } in over {
         let detail = format!("customer {customer} has {tickets} ticket(s) of event {event}, and may have {limit}");
-        judge.tell(Severity::Violation, "customer_limit", detail);
+        judge.tell(Severity::Violation, Rule::CustomerLimit, detail);
     }
 }
 
 /// Rows of a saga that the journal does not know; `money` is what stands of its charges.
 pub fn judge_unknown(saga: SagaId, what: &str, money: i64, found: &mut Vec<Finding>) {
     let mut judge = Judge { saga: Some(saga), found };
-    judge.tell(Severity::Violation, "unknown_saga", format!("the journal does not know it, and it has {what}"));
-    judge.expect(money == 0, "charge_without_tickets", || format!("{money} stand in the ledger without tickets"));
+    judge.tell(Severity::Violation, Rule::UnknownSaga, format!("the journal does not know it, and it has {what}"));
+    judge.expect(money == 0, Rule::ChargeWithoutTickets, || format!("{money} stand in the ledger without tickets"));
 }
 
 /// A success in the ledger that names no saga.
 pub fn judge_nobody(intent: &Intent, found: &mut Vec<Finding>) {
     let money = stands(intent);
     let id = &intent.id;
-    Judge { saga: None, found }.expect(money == 0, "charge_without_tickets", || {
+    Judge { saga: None, found }.expect(money == 0, Rule::ChargeWithoutTickets, || {
         format!("{} of {id} stands and belongs to no saga", money_standing(intent))
     });
 }
@@ -373,14 +379,14 @@ pub fn judge_dead(letter: &DeadLetter, about: Option<&SagaFacts>, found: &mut Ve
     let step = letter.round.as_ref().map_or("", |(_, step)| step.as_str());
     let marked = |saga: &SagaFacts| saga.end.is_some() || saga.attention.iter().any(|(at, _)| at == step);
     let severity = if about.is_some_and(marked) { Severity::Warning } else { Severity::Violation };
-    Judge { saga, found }.tell(severity, "dead_letter", format!("{} {step}: {}", letter.subject, letter.reason));
+    Judge { saga, found }.tell(severity, Rule::DeadLetter, format!("{} {step}: {}", letter.subject, letter.reason));
 }
 
 /// Events that were committed and do not leave.
 pub fn judge_outbox(service: &str, unsent: i64, oldest: Option<Timestamp>, now: Timestamp, found: &mut Vec<Finding>) {
     if oldest.is_some_and(|oldest| now.since(oldest) > OUTBOX) {
         let detail = format!("{service} has {unsent} message(s) of events that did not leave for a minute");
-        Judge { saga: None, found }.tell(Severity::Warning, "outbox_unsent", detail);
+        Judge { saga: None, found }.tell(Severity::Warning, Rule::OutboxUnsent, detail);
     }
 }
 

@@ -108,11 +108,11 @@ impl Command {
         }
     }
 
-    fn is_offer(&self) -> bool {
+    pub fn is_offer(&self) -> bool {
         matches!(self.body, Body::Offer(_))
     }
 
-    fn is_fence(&self) -> bool {
+    pub fn is_fence(&self) -> bool {
         matches!(self.body, Body::Fence(_))
     }
 

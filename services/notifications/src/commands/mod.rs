@@ -4,11 +4,12 @@ mod desk;
 mod fence;
 mod send;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use eventicket_contracts::Clock;
-use eventicket_contracts::envelope::Key;
+use eventicket_contracts::envelope::{Answer, Key};
 use eventicket_contracts::subjects::{FENCE, Service};
+use eventicket_contracts::{Clock, Timestamp};
 use eventicket_nats::{Commands, Delivered, Fault, Handled};
 use tokio::sync::Notify;
 
@@ -35,15 +36,32 @@ impl Commands for Notifications {
         let keys: Vec<Key> = batch.iter().map(|command| command.item.key.clone()).collect();
         let mut tx = self.store.begin(&keys).await?;
         let mut desk = Desk::new(tx.recorded(&keys).await?, self.clock.now());
-        // The worker hands over actions of the contract only, and these are all.
-        let decide = |command: &Delivered| match command.action.as_str() {
-            FENCE => fence::decide(&mut desk, &command.item),
-            _ => send::decide(&mut desk, &command.item),
-        };
-        let handled = batch.iter().map(decide).collect();
+        let handled = batch.iter().map(|command| decide(&mut desk, command)).collect();
         tx.insert(&desk.new).await?;
         tx.commit().await?;
         self.wake.notify_one();
         Ok(handled)
     }
+}
+
+/// The worker hands over actions of the contract only, and these are all.
+fn decide(desk: &mut Desk, command: &Delivered) -> Handled {
+    match command.action.as_str() {
+        FENCE => fence::decide(desk, &command.item),
+        _ => send::decide(desk, &command.item),
+    }
+}
+
+/// The service without its store, for the simulator: a batch over what is recorded of its rounds. Returns how each command
+/// is handled, and the answers to be recorded.
+pub fn simulate(
+    recorded: HashMap<Key, Answer>,
+    batch: &[Delivered],
+    now: Timestamp,
+) -> (Vec<Handled>, Vec<(Key, Answer)>) {
+    let mut desk = Desk::new(recorded, now);
+    let handled = batch.iter().map(|command| decide(&mut desk, command)).collect();
+    let answer = |key: &Key| Some((key.clone(), desk.recorded(key)?.clone()));
+    let new = desk.new.iter().filter_map(|delivery| answer(&delivery.key)).collect();
+    (handled, new)
 }

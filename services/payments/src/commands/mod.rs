@@ -31,10 +31,10 @@ pub(crate) struct Payments {
 }
 
 /// What a decision needs besides row and command.
-struct Surroundings<'a> {
-    now: Timestamp,
-    seal: &'a SealKeys,
-    is_full: bool,
+pub(crate) struct Surroundings<'a> {
+    pub now: Timestamp,
+    pub seal: &'a SealKeys,
+    pub is_full: bool,
 }
 
 /// What a command comes to: how it is handled, and the row as it is to be written where it changes.
@@ -83,13 +83,13 @@ impl Commands for Payments {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Origin {
+pub(crate) enum Origin {
     New,
     Stored,
 }
 
 /// The batch's rows, as its commands leave them one after the other.
-struct Rows(HashMap<Key, Row>);
+pub(crate) struct Rows(HashMap<Key, Row>);
 
 struct Row {
     charge: Charge,
@@ -103,7 +103,7 @@ struct Row {
 }
 
 impl Rows {
-    fn new(found: HashMap<Key, (Charge, bool)>) -> Self {
+    pub fn new(found: HashMap<Key, (Charge, bool)>) -> Self {
         let row = |(charge, mine): (Charge, bool)| {
             let version = charge.version;
             Row { charge, origin: Origin::Stored, version, mine, asked: false }
@@ -111,7 +111,7 @@ impl Rows {
         Self(found.into_iter().map(|(key, found)| (key, row(found))).collect())
     }
 
-    fn handle(&mut self, command: &Delivered, surroundings: &Surroundings<'_>) -> Handled {
+    pub fn handle(&mut self, command: &Delivered, surroundings: &Surroundings<'_>) -> Handled {
         let known = self.0.get(&command.item.key).map(|row| &row.charge);
         let decision = match (command.action.as_str(), command.item.half) {
             ("charge", Half::Do) => charge::decide(command, known, surroundings),
@@ -140,13 +140,13 @@ impl Rows {
         decision.handled
     }
 
-    fn written(&self, origin: Origin) -> Vec<&Charge> {
+    pub fn written(&self, origin: Origin) -> Vec<&Charge> {
         let written = self.0.values().filter(|row| row.origin == origin && row.charge.version != row.version);
         written.map(|row| &row.charge).collect()
     }
 
     /// What the driver has to take up, or to look at since it was asked for.
-    fn due(self) -> impl Iterator<Item = (Charge, Origin)> {
+    pub fn due(self) -> impl Iterator<Item = (Charge, Origin)> {
         let due = self.0.into_values().filter(|row| row.asked && row.mine && row.charge.state.is_due());
         due.map(|row| (row.charge, row.origin))
     }

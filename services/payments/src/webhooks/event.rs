@@ -46,7 +46,7 @@ struct Origin {
 }
 
 /// Reads a webhook; `None` where it is of a kind that says nothing to us, or about something that we did not make.
-pub(super) fn read(body: &[u8]) -> Option<Event> {
+pub(crate) fn read(body: &[u8]) -> Option<Event> {
     let Body { id, kind, data: Data { object } } = serde_json::from_slice(body).ok()?;
     let Round { metadata: Metadata { saga, step, round } } = Round::deserialize(&object).ok()?;
     let key: Key = format!("{saga}:{step}:{round}").parse().ok()?;

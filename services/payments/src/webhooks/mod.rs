@@ -28,6 +28,8 @@ use crate::hint::{Event, Hint, hint};
 use crate::recorder::Writes;
 use crate::store::Store;
 
+pub(crate) use event::read;
+
 /// Path where webhooks are taken.
 pub const PATH: &str = "/webhooks/payments";
 /// Webhooks that may wait to be handled; a further one comes again.
@@ -184,7 +186,7 @@ async fn take(State(door): State<Door>, headers: HeaderMap, body: Bytes) -> Stat
     if !signature::is_signed(signature, &body, &door.secret, door.clock.now()) {
         return answer("refused", StatusCode::BAD_REQUEST);
     }
-    let Some(event) = event::read(&body) else { return answer("foreign", StatusCode::OK) };
+    let Some(event) = read(&body) else { return answer("foreign", StatusCode::OK) };
     let (tell, told) = oneshot::channel();
     if door.webhooks.try_send(Waiting { event, answer: tell }).is_err() {
         return answer("full", StatusCode::SERVICE_UNAVAILABLE);

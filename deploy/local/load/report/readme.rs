@@ -1,0 +1,276 @@
+//! `tests/load/README.md`: made of the reports of the suite's runs, never typed.
+
+use std::fmt::Write as _;
+
+use super::{OWN, Phase, Report};
+use crate::load::tally::REFUSED;
+use crate::load::watch::processes::OTHERS;
+
+const HEAD: &str = "# Load
+
+What `tests/load/run` measured; this file is written by `eventicket load report`, not by hand. Everything runs on one
+machine: PostgreSQL syncing every commit, NATS, all services, the mock payment gateway over HTTP, and the generator.
+Bookings begin at intended times, whatever is answered (an open loop), and latencies run from there to `confirmed`.
+
+```sh
+tests/load/run                      # all runs, on a platform of its own; then writes this file
+eventicket load --rate 1000         # one run on the platform that runs
+eventicket load report FILE...      # this file, from the JSON of runs
+```
+";
+
+/// What is asked for: by which run it is answered, what it is, its figure, and whether that is enough.
+type Target = (&'static str, &'static str, fn(&Report, &Reports<'_>) -> Option<(String, bool)>);
+
+const TARGETS: [Target; 15] = [
+    ("low", "1,000/s: p50 under 25 ms", |r, _| below(load(r)?.latency.p50, 25.0)),
+    ("low", "1,000/s: p99 under 60 ms", |r, _| below(load(r)?.latency.p99, 60.0)),
+    ("low", "1,000/s: p99.9 under 150 ms", |r, _| below(load(r)?.latency.p999, 150.0)),
+    ("high", "5,000/s held on one hot event", |r, _| {
+        let phase = load(r)?;
+        let held = phase.rate >= 5_000.0 && phase.confirmed as f64 >= 0.99 * phase.offered as f64;
+        Some((format!("{:.0}/s", phase.goodput), held))
+    }),
+    ("high", "5,000/s: p99 under 150 ms", |r, _| below(load(r)?.latency.p99, 150.0)),
+    ("ten-events", "ten events are not slower than one", slower_than_knee),
+    ("thousand-events", "a thousand events are not slower than one", slower_than_knee),
+    ("overload", "1.5 times the knee: goodput at least 90 % of it", |r, all| goodput(r, all, 0.9)),
+    ("triple", "three times the knee: goodput at least 70 % of it", |r, all| goodput(r, all, 0.7)),
+    ("triple", "three times the knee: accepted bookings p99 under 1 s", |r, _| below(load(r)?.latency.p99, 1_000.0)),
+    ("triple", "three times the knee: 429 within 50 ms at p99", |r, _| below(load(r)?.refusal.p99, 50.0)),
+    ("triple", "normal within 2 s after it ends", |r, _| {
+        let after = r.settled.as_ref()?.after;
+        Some((
+            after.map_or_else(|| "not in the time".to_owned(), |s| format!("{s:.2} s")),
+            after.is_some_and(|s| s <= 2.0),
+        ))
+    }),
+    ("slow-gateway", "a payment gateway at 2 s does not slow free bookings", |r, _| {
+        let slow = r.slow_gateway?;
+        let text = format!("p99 {:.0} ms beside, {:.0} ms before", slow.p99_beside, slow.p99_before);
+        Some((text, slow.p99_beside <= slow.p99_before * 1.25 + 10.0))
+    }),
+    ("waiting", "sagas that wait cost no measurable speed", |r, _| {
+        let waiting = r.waiting?;
+        let text =
+            format!("{}: p99 {:.0} ms with, {:.0} ms before", waiting.sagas, waiting.p99_with, waiting.p99_before);
+        Some((text, waiting.p99_with <= waiting.p99_before * 1.25 + 10.0))
+    }),
+    ("waiting", "their expiry: 5,000/s or more, p99 of others under 300 ms", |r, _| {
+        let waiting = r.waiting?;
+        let text = format!("{:.0}/s, p99 {:.0} ms", waiting.expired_a_second, waiting.p99_meanwhile);
+        Some((text, waiting.expired_a_second >= 5_000.0 && waiting.p99_meanwhile < 300.0))
+    }),
+];
+
+/// All reports by name.
+struct Reports<'a>(&'a [Report]);
+
+impl<'a> Reports<'a> {
+    fn named(&self, name: &str) -> Option<&'a Report> {
+        self.0.iter().find(|report| report.name == name)
+    }
+
+    fn knee(&self) -> Option<f64> {
+        self.named("knee")?.knee.as_ref()?.rate
+    }
+}
+
+fn load(report: &Report) -> Option<&Phase> {
+    report.load()
+}
+
+fn below(ms: f64, bound: f64) -> Option<(String, bool)> {
+    Some((format!("{ms:.1} ms"), ms < bound))
+}
+
+fn goodput(report: &Report, all: &Reports<'_>, share: f64) -> Option<(String, bool)> {
+    let (goodput, knee) = (load(report)?.goodput, all.knee()?);
+    Some((format!("{goodput:.0}/s, {:.0} % of {knee:.0}/s", 100.0 * goodput / knee), goodput >= share * knee))
+}
+
+/// At the same share of the knee, that is of one event's highest rate, all is confirmed within its bound.
+fn slower_than_knee(report: &Report, all: &Reports<'_>) -> Option<(String, bool)> {
+    let (phase, demand) = (load(report)?, all.named("knee")?.knee.as_ref()?.demand);
+    let confirmed = phase.confirmed as f64 >= demand.share * phase.offered as f64;
+    let text = format!(
+        "{:.0}/s at {:.0} % of the knee, p99 {:.0} ms",
+        phase.goodput,
+        100.0 * phase.rate / all.knee()?,
+        phase.latency.p99
+    );
+    Some((text, confirmed && phase.latency.p99 <= demand.p99))
+}
+
+/// The whole file.
+pub fn render(reports: &[Report]) -> String {
+    let all = Reports(reports);
+    let mut text = HEAD.to_owned();
+    machines(&mut text, reports);
+    targets(&mut text, &all);
+    runs(&mut text, reports);
+    if let Some(knee) = all.named("knee").and_then(|report| report.knee.as_ref()) {
+        let demand = knee.demand;
+        let _ = writeln!(
+            text,
+            "\n## The knee\n\nThe highest rate of which {:.0} % is confirmed with p99 within {:.0} ms: {:.0}/s.\n\n\
+             | offered/s | confirmed/s | p50 ms | p99 ms | |\n|---|---|---|---|---|",
+            demand.share * 100.0,
+            demand.p99,
+            knee.rate.unwrap_or_default()
+        );
+        for step in &knee.steps {
+            let holds = match (step.held, step.generator_limited) {
+                (true, _) => "holds",
+                (false, false) => "",
+                (false, true) => "generator late",
+            };
+            let _ = writeln!(
+                text,
+                "| {:.0} | {:.0} | {:.1} | {:.1} | {holds} |",
+                step.rate, step.goodput, step.p50, step.p99
+            );
+        }
+    }
+    for name in ["high", "knee", "low"] {
+        if let Some(report) = all.named(name) {
+            budget(&mut text, name, report);
+        }
+    }
+    text
+}
+
+fn machines(text: &mut String, reports: &[Report]) {
+    let mut lines: Vec<String> = Vec::new();
+    for report in reports {
+        let machine = &report.machine;
+        let commit = machine.commit.as_deref().unwrap_or("unknown");
+        let build = if machine.release { "" } else { ", a DEBUG build" };
+        let line = format!("{} cores of {}, commit {commit}{build}", machine.cores, machine.model);
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    let _ = writeln!(text, "\nMachine: {}.", lines.join("; "));
+}
+
+fn targets(text: &mut String, all: &Reports<'_>) {
+    text.push_str("\n## Targets\n\n| target | figure | |\n|---|---|---|\n");
+    for (name, what, figure) in TARGETS {
+        let found = all.named(name).and_then(|report| figure(report, all));
+        let (figure, verdict) = match &found {
+            Some((figure, true)) => (figure.as_str(), "met"),
+            Some((figure, false)) => (figure.as_str(), "**missed**"),
+            None => ("", "not run"),
+        };
+        let _ = writeln!(text, "| {what} | {figure} | {verdict} |");
+    }
+}
+
+fn runs(text: &mut String, reports: &[Report]) {
+    text.push_str(
+        "\n## Runs\n\n| run | offered/s | events | confirmed/s | p50 | p99 | p99.9 ms | refused | 429 p99 ms | us a booking | \
+         of it generator | mails that wait | audit | generator |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for report in reports {
+        let Some(phase) = report.load() else { continue };
+        let own = |name: &str| report.cpu.iter().find(|cpu| cpu.name == name).map_or(0.0, |cpu| cpu.us_a_booking);
+        let all: f64 = report.cpu.iter().map(|cpu| cpu.us_a_booking).sum::<f64>() - own(OTHERS);
+        let mails = report.mails.map_or_else(String::new, |mails| match mails.drain_seconds {
+            Some(seconds) => format!("{}, gone in {seconds:.0} s", mails.waiting),
+            None => mails.waiting.to_string(),
+        });
+        let audit = match &report.audit {
+            Some(audit) if audit.error.is_none() && audit.violations == 0 => "clean",
+            Some(_) => "**not clean**",
+            None => "left out",
+        };
+        let refusal = if phase.refusal.count > 0 { format!("{:.1}", phase.refusal.p99) } else { String::new() };
+        let _ = writeln!(
+            text,
+            "| {} | {:.0} | {} | {:.0} | {:.1} | {:.1} | {:.1} | {} | {refusal} | {all:.0} | {:.1} | {mails} | {audit} | {} |",
+            report.name,
+            phase.rate,
+            report.plan.events,
+            phase.goodput,
+            phase.latency.p50,
+            phase.latency.p99,
+            phase.latency.p999,
+            phase.ends.get(REFUSED).copied().unwrap_or(0),
+            own(OWN),
+            if report.generator.limits.is_empty() { "kept up" } else { "**was the limit**" },
+        );
+    }
+}
+
+fn budget(text: &mut String, name: &str, report: &Report) {
+    let Some(phase) = report.load() else { return };
+    let _ = writeln!(text, "\n## CPU of one booking at {:.0}/s (`{name}`)\n\n| process | us |\n|---|---|", phase.rate);
+    for cpu in report.cpu.iter().filter(|cpu| cpu.name != OTHERS && cpu.us_a_booking >= 0.5) {
+        let _ = writeln!(text, "| {} | {:.0} |", cpu.name, cpu.us_a_booking);
+    }
+    let _ = writeln!(text, "\nThe machine was {:.0} % busy.", report.busy * 100.0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::knee::{Demand, Knee};
+    use crate::load::report::{Generator, Machine, Percentiles, Plan};
+
+    fn report(name: &str, rate: f64, goodput: f64, p99: f64) -> Report {
+        let latency = Percentiles { count: 1, p50: p99 / 2.0, p99, ..Percentiles::default() };
+        let (offered, confirmed) = (rate as u64, goodput as u64);
+        let phase = Phase { name: "load".into(), rate, offered, confirmed, goodput, latency, ..Phase::default() };
+        Report {
+            at: String::new(),
+            command: String::new(),
+            name: name.into(),
+            machine: Machine { cores: 2, model: "a | chip".into(), release: true, ..Machine::default() },
+            plan: Plan::default(),
+            phases: vec![phase],
+            seconds: Vec::new(),
+            ways: Vec::new(),
+            generator: Generator::default(),
+            cpu: Vec::new(),
+            threads: Vec::new(),
+            busy: 0.5,
+            samples: Vec::new(),
+            steps: Vec::new(),
+            audit: None,
+            mails: None,
+            settled: None,
+            knee: None,
+            waiting: None,
+            slow_gateway: None,
+        }
+    }
+
+    fn line<'a>(text: &'a str, what: &str) -> &'a str {
+        text.lines().find(|line| line.contains(what)).unwrap_or_else(|| panic!("{what} in {text}"))
+    }
+
+    #[test]
+    fn a_target_is_met_missed_or_not_run() {
+        let text = render(&[report("high", 5_000.0, 4_999.0, 151.0)]);
+        assert!(line(&text, "5,000/s held").ends_with("| 4999/s | met |"));
+        assert!(line(&text, "5,000/s: p99").ends_with("| 151.0 ms | **missed** |"));
+        assert!(line(&text, "1,000/s: p50").ends_with("|  | not run |"));
+    }
+
+    #[test]
+    fn overload_is_measured_against_the_knee() {
+        let mut knee = report("knee", 6_000.0, 6_000.0, 80.0);
+        knee.knee = Some(Knee { demand: Demand::default(), steps: Vec::new(), rate: Some(6_000.0) });
+        let text = render(&[report("triple", 18_000.0, 3_000.0, 900.0), knee]);
+        assert!(line(&text, "goodput at least 70 %").ends_with("| 3000/s, 50 % of 6000/s | **missed** |"));
+        assert!(line(&text, "p99 under 1 s").ends_with("met |"));
+    }
+
+    #[test]
+    fn reports_survive_their_file() {
+        let text = serde_json::to_string(&report("low", 1_000.0, 1_000.0, 50.0)).unwrap();
+        let read: Report = serde_json::from_str(&text).unwrap();
+        assert_eq!(render(&[read]), render(&[report("low", 1_000.0, 1_000.0, 50.0)]));
+    }
+}

@@ -251,7 +251,7 @@ pub fn unreadable(payload: &[u8], what: &str, error: &serde_json::Error) -> Stri
 
 /// Something that happened to an aggregate, as it stands in EVENTS.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct DomainEvent {
+pub struct DomainEvent<D = Value> {
     /// Unique; consumers deduplicate by it.
     pub id: uuid::Uuid,
     /// The aggregate, as a booking's id.
@@ -265,7 +265,7 @@ pub struct DomainEvent {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
     /// The event's own fields.
-    pub data: Value,
+    pub data: D,
 }
 
 #[cfg(test)]

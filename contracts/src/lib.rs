@@ -8,6 +8,7 @@ pub mod envelope;
 pub mod events;
 pub mod identity;
 pub mod ids;
+pub mod metrics;
 pub mod money;
 pub mod notifications;
 pub mod payments;

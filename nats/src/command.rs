@@ -5,7 +5,7 @@ use std::future::Future;
 
 use eventicket_contracts::envelope::{Answer, Item};
 use eventicket_contracts::subjects::Service;
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 
 /// A service's commands. The worker flattens the items of the envelopes that are ready into one batch and calls
 /// [`Commands::handle`] once for it.
@@ -84,6 +84,6 @@ impl From<sqlx::Error> for Fault {
 ///
 /// # Errors
 /// [`Handled::Dead`] with what is wrong.
-pub fn decode<T: DeserializeOwned>(item: &Item) -> Result<T, Handled> {
+pub fn decode<'a, T: Deserialize<'a>>(item: &'a Item) -> Result<T, Handled> {
     serde_json::from_str(item.body.get()).map_err(|error| Handled::Dead(format!("the body cannot be read: {error}")))
 }

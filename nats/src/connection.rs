@@ -152,7 +152,7 @@ async fn tell(event: Event) {
         Event::Connected => tracing::debug!("NATS is connected"),
         Event::Disconnected => tracing::warn!("NATS is disconnected"),
         Event::SlowConsumer(subscription) => {
-            metrics::counter!("eventicket_nats_messages_dropped_total").increment(1);
+            metrics::counter!(eventicket_contracts::metrics::NATS_DROPPED).increment(1);
             tracing::error!(subscription, "a subscription overflows and drops messages");
         }
         Event::ServerError(error) => tracing::warn!(%error, "NATS tells an error"),

@@ -56,7 +56,7 @@ async fn store(
     reason: &str,
 ) -> Result<(), DeadLetterError> {
     tracing::error!(service, action, reason, "dead letter");
-    metrics::counter!("eventicket_dead_letters_total", "service" => service.to_owned()).increment(1);
+    metrics::counter!(eventicket_contracts::metrics::DEAD_LETTERS, "service" => service.to_owned()).increment(1);
     let outgoing = Outgoing {
         subject: subjects::dead_letter(service, token(action)),
         id: uuid::Uuid::new_v4().to_string(),

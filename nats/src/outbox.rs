@@ -3,9 +3,12 @@
 //! The table, among the migrations of each service with events:
 //!
 //! ```sql
-//! CREATE TABLE outbox (id uuid PRIMARY KEY, subject text NOT NULL, payload text NOT NULL, created_at bigint NOT NULL, sequence bigint);
+//! CREATE TABLE outbox (id uuid PRIMARY KEY, subject text NOT NULL, payload text STORAGE EXTERNAL NOT NULL, created_at bigint NOT NULL,
+//!     sequence bigint);
 //! CREATE INDEX outbox_unsent ON outbox (id) WHERE sequence IS NULL;
 //! ```
+//!
+//! The payload's storage is for speed: it is large, read once, and not worth the time that its compression takes.
 //!
 //! A row is a message: an envelope with the row's id as message id. It keeps the sequence of its acknowledgement; where
 //! the stream shows a loss, the rows beyond it are unsent again. Sent rows are deleted by age, unsent ones never.
@@ -17,6 +20,8 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use eventicket_contracts::envelope::{DomainEvent, VERSION};
 use eventicket_contracts::{Clock, Timestamp, subjects};
+use serde::Serialize;
+use serde_json::Value;
 use sqlx::{PgConnection, PgPool, Row};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +36,7 @@ const BATCH: i64 = 500;
 /// Time between two looks where nobody wakes the relay: finds what a dead process left.
 const LOOK: Duration = Duration::from_secs(1);
 /// Pause after a batch: events are in no hurry, and one transaction for many is cheaper than one for each.
-const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(200);
 /// Age after which sent rows are deleted; a consumer that lost older events rebuilds by query.
 const KEEP: Duration = Duration::from_secs(24 * 3_600);
 /// Looks between two deletions by age.
@@ -39,45 +44,64 @@ const SWEEP_EVERY: u32 = 60;
 
 /// An event of an aggregate, on subject `evt.<aggregate>.<what>`.
 #[derive(Clone, Debug)]
-pub struct NewEvent {
+pub struct NewEvent<D = Value> {
     /// As `booking`.
     pub aggregate: &'static str,
     /// As `confirmed`.
     pub what: &'static str,
     /// The event.
-    pub event: DomainEvent,
+    pub event: DomainEvent<D>,
 }
 
-/// Writes events in the transaction of their effect: one row a subject, more only where an envelope's bounds ask for it.
+/// Inserts [`Rows`]: `$1` is the time, `$2` to `$4` are the columns in their order. For [`write`], and for services that write
+/// their events in one statement with the effect.
+pub const INSERT: &str = "INSERT INTO outbox (id, subject, payload, created_at)
+     SELECT id, subject, payload, $1 FROM unnest($2::uuid[], $3::text[], $4::text[]) AS u (id, subject, payload)";
+
+/// Events as rows of the table: one row a subject, more only where an envelope's bounds ask for it.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    /// Of the messages.
+    pub ids: Vec<Uuid>,
+    /// Where they go.
+    pub subjects: Vec<String>,
+    /// Envelopes, as JSON.
+    pub payloads: Vec<String>,
+}
+
+impl Rows {
+    /// The rows of these events.
+    pub fn of<D: Serialize>(events: impl IntoIterator<Item = NewEvent<D>>) -> Self {
+        let mut by_subject: BTreeMap<(&str, &str), Vec<Vec<u8>>> = BTreeMap::new();
+        for NewEvent { aggregate, what, event } in events {
+            by_subject.entry((aggregate, what)).or_default().push(bytes_of(&event));
+        }
+        let mut rows = Self::default();
+        for ((aggregate, what), events) in by_subject {
+            for payload in envelopes(events) {
+                rows.ids.push(Uuid::now_v7());
+                rows.subjects.push(subjects::event(aggregate, what));
+                rows.payloads.push(String::from_utf8_lossy(&payload).into_owned());
+            }
+        }
+        rows
+    }
+}
+
+/// Writes events in the transaction of their effect.
 ///
 /// # Errors
 /// The database's.
-pub async fn write(tx: &mut PgConnection, events: Vec<NewEvent>, now: Timestamp) -> Result<(), sqlx::Error> {
+pub async fn write<D: Serialize>(
+    tx: &mut PgConnection,
+    events: Vec<NewEvent<D>>,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
     if events.is_empty() {
         return Ok(());
     }
-    let mut by_subject: BTreeMap<String, Vec<DomainEvent>> = BTreeMap::new();
-    for e in events {
-        by_subject.entry(subjects::event(e.aggregate, e.what)).or_default().push(e.event);
-    }
-    let (mut ids, mut names, mut payloads) = (Vec::new(), Vec::new(), Vec::new());
-    for (subject, events) in by_subject {
-        for payload in envelopes(events.iter().map(bytes_of)) {
-            ids.push(Uuid::now_v7());
-            names.push(subject.clone());
-            payloads.push(String::from_utf8_lossy(&payload).into_owned());
-        }
-    }
-    sqlx::query(
-        "INSERT INTO outbox (id, subject, payload, created_at)
-         SELECT id, subject, payload, $4 FROM unnest($1::uuid[], $2::text[], $3::text[]) AS u (id, subject, payload)",
-    )
-    .bind(ids)
-    .bind(names)
-    .bind(payloads)
-    .bind(now.millis())
-    .execute(tx)
-    .await?;
+    let Rows { ids, subjects, payloads } = Rows::of(events);
+    sqlx::query(INSERT).bind(now.millis()).bind(ids).bind(subjects).bind(payloads).execute(tx).await?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use futures::{FutureExt, StreamExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::topology::ensure_stream;
-use crate::{Nats, SetupError, StreamLimits};
+use crate::{Nats, SetupError, StreamLimits, lag};
 
 /// A message with its acknowledgement.
 pub type Message = async_nats::jetstream::Message;
@@ -71,6 +71,7 @@ impl Pull {
     ) -> Result<Self, SetupError> {
         let mut pull = Self { nats, spec, limits, shutdown, stream: None };
         pull.stream = Some(pull.build().await?);
+        tokio::spawn(lag::watch(pull.nats.clone(), pull.spec.clone(), pull.shutdown.clone()));
         Ok(pull)
     }
 

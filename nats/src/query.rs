@@ -10,8 +10,9 @@ use async_nats::client::RequestErrorKind;
 use async_nats::service::endpoint::Endpoint;
 use async_nats::service::{Request, Service, ServiceExt};
 use bytes::Bytes;
-use eventicket_contracts::subjects;
+use eventicket_contracts::{metrics as names, subjects};
 use futures::StreamExt;
+use metrics::{Histogram, histogram};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -113,12 +114,27 @@ impl Nats {
 type Answering = Pin<Box<dyn Future<Output = Result<Vec<u8>, QueryError>> + Send>>;
 type Handler = Arc<dyn Fn(Bytes) -> Answering + Send + Sync>;
 
+/// How long a query's answers took; looked up once.
+#[derive(Clone)]
+struct Figures {
+    ok: Histogram,
+    refused: Histogram,
+}
+
+impl Figures {
+    fn of(query: &str) -> Self {
+        let of =
+            |outcome: &'static str| histogram!(names::QUERY_SECONDS, "query" => query.to_owned(), "outcome" => outcome);
+        Self { ok: of("ok"), refused: of("refused") }
+    }
+}
+
 /// A service's queries.
 pub struct QueryServer {
     name: String,
     client: async_nats::Client,
     service: Service,
-    endpoints: Vec<(Endpoint, Handler, String)>,
+    endpoints: Vec<(Endpoint, Handler, Figures)>,
 }
 
 impl QueryServer {
@@ -165,18 +181,18 @@ impl QueryServer {
                 Ok(bytes_of(&handler(query).await?))
             })
         });
-        self.endpoints.push((added, erased, format!("{}.{name}", self.name)));
+        self.endpoints.push((added, erased, Figures::of(&format!("{}.{name}", self.name))));
         Ok(())
     }
 
     /// Answers until shutdown, then finishes what is under way.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut tasks = JoinSet::new();
-        for (endpoint, handler, name) in self.endpoints {
+        for (endpoint, handler, figures) in self.endpoints {
             let shutdown = shutdown.clone();
             tasks.spawn(async move {
                 let asked = endpoint.take_until(shutdown.cancelled_owned());
-                asked.for_each_concurrent(CONCURRENT, |r| answer(r, handler.clone(), name.clone())).await;
+                asked.for_each_concurrent(CONCURRENT, |r| answer(r, handler.clone(), figures.clone())).await;
             });
         }
         while tasks.join_next().await.is_some() {}
@@ -187,16 +203,15 @@ impl QueryServer {
     }
 }
 
-async fn answer(request: Request, handler: Handler, name: String) {
+async fn answer(request: Request, handler: Handler, figures: Figures) {
     let started = std::time::Instant::now();
     // A task of its own, so that a panic ends this answer only.
     let answer = match tokio::spawn(handler(request.message.payload.clone())).await {
         Ok(answer) => answer,
         Err(_) => Err(QueryError::new("internal", "the query failed")),
     };
-    let outcome = if answer.is_ok() { "ok" } else { "refused" };
-    metrics::histogram!("eventicket_query_duration_seconds", "query" => name, "outcome" => outcome)
-        .record(started.elapsed().as_secs_f64());
+    let took = if answer.is_ok() { &figures.ok } else { &figures.refused };
+    took.record(started.elapsed().as_secs_f64());
     let mut headers = async_nats::HeaderMap::new();
     let body = match answer {
         Ok(body) => body,

@@ -18,9 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::command::{Commands, Delivered, Fault, Handled};
 use crate::dead::{dead_item, dead_letter};
+use crate::figures::Figures;
+use crate::pace::Pace;
 use crate::publish::reply_messages;
 use crate::pull::{ConsumerSpec, Message, Pull};
-use crate::trace::BatchSpans;
+use crate::trace::{BatchSpans, trace_id};
 use crate::{Nats, SetupError, StreamLimits};
 
 /// Messages taken at once.
@@ -65,26 +67,27 @@ pub async fn run_worker<C: Commands>(
         ..ConsumerSpec::default()
     };
     let mut pull = Pull::open(nats.clone(), spec, limits.limits.clone(), shutdown.clone()).await?;
-    let finishing = Arc::new(Semaphore::new(FINISHING));
+    let (finishing, figures) = (Arc::new(Semaphore::new(FINISHING)), Arc::new(Figures::new(C::SERVICE)));
+    let mut pace = Pace::default();
     while let Some(messages) = pull.next(MESSAGES).await {
         let mut letters = Vec::new();
         for message in messages {
             letters.extend(open::<C>(&nats, message).await);
         }
+        pace.took(letters.iter().map(|letter| letter.items.len()).sum());
         for batch in batches(letters, limits.batch) {
             let started = clock.now();
             // What a dependency that is away kept from being handled comes again, to another replica.
-            let Some(done) = handle(&*commands, batch, &shutdown).await else { break };
-            let seconds = clock.now().since(started).as_secs_f64();
-            metrics::histogram!("eventicket_command_batch_duration_seconds", "service" => C::SERVICE.name())
-                .record(seconds);
+            let Some(done) = handle(&*commands, batch, &figures, &shutdown).await else { break };
+            figures.seconds.record(clock.now().since(started).as_secs_f64());
             let Ok(permit) = finishing.clone().acquire_owned().await else { return Ok(()) };
-            let nats = nats.clone();
+            let (nats, figures) = (nats.clone(), Arc::clone(&figures));
             tokio::spawn(async move {
-                finish::<C>(&nats, done).await;
+                finish::<C>(&nats, done, &figures).await;
                 drop(permit);
             });
         }
+        shutdown.run_until_cancelled(pace.begin()).await;
     }
     // The replies that are on their way.
     let _ = finishing.acquire_many(FINISHING as u32).await;
@@ -99,8 +102,11 @@ struct Letter {
 
 /// A batch that was handled.
 struct Done {
-    letters: Vec<Letter>,
-    /// One an item, in the letters' order.
+    /// The messages, each with the number of its items.
+    messages: Vec<(Message, usize)>,
+    /// In the messages' order.
+    items: Vec<Delivered>,
+    /// One an item.
     handled: Vec<Handled>,
     spans: BatchSpans,
 }
@@ -140,7 +146,7 @@ async fn open<C: Commands>(nats: &Nats, message: Message) -> Option<Letter> {
     let Some(reason) = reason else { return Some(Letter { message, items }) };
     match dead_letter(nats, service.name(), &action, &message, &reason).await {
         Ok(()) => {
-            nats.send_replies(items.iter().map(|d| reply(d, Answer::Dead(reason.clone()), None)).collect()).await;
+            nats.send_replies(items.into_iter().map(|d| reply(d, Answer::Dead(reason.clone()), None)).collect()).await;
             ack(&message).await;
         }
         Err(error) => tracing::warn!(%error, "the message comes again"),
@@ -166,32 +172,43 @@ fn batches(letters: Vec<Letter>, most: usize) -> Vec<Vec<Letter>> {
 }
 
 /// `None`: shutdown came while a dependency was away; nothing is acknowledged.
-async fn handle<C: Commands>(commands: &C, letters: Vec<Letter>, shutdown: &CancellationToken) -> Option<Done> {
-    let items: Vec<Delivered> = letters.iter().flat_map(|l| l.items.iter().cloned()).collect();
-    metrics::histogram!("eventicket_command_batch_items", "service" => C::SERVICE.name()).record(items.len() as f64);
-    let spans = BatchSpans::begin(C::SERVICE.name(), &items);
-    let handled = if items.is_empty() { Vec::new() } else { split(commands, &items, shutdown).await? };
-    Some(Done { letters, handled, spans })
+async fn handle<C: Commands>(
+    commands: &C,
+    letters: Vec<Letter>,
+    figures: &Figures,
+    shutdown: &CancellationToken,
+) -> Option<Done> {
+    let (mut messages, mut items) = (Vec::with_capacity(letters.len()), Vec::new());
+    for letter in letters {
+        messages.push((letter.message, letter.items.len()));
+        items.extend(letter.items);
+    }
+    figures.items.record(items.len() as f64);
+    let spans = BatchSpans::begin(C::SERVICE.name(), &mut items);
+    let handled = if items.is_empty() { Vec::new() } else { split(commands, &items, figures, shutdown).await? };
+    Some(Done { messages, items, handled, spans })
 }
 
 /// Handles a batch; where it is broken, its halves, down to the item that is to blame.
 fn split<'a, C: Commands>(
     commands: &'a C,
     batch: &'a [Delivered],
+    figures: &'a Figures,
     shutdown: &'a CancellationToken,
 ) -> std::pin::Pin<Box<dyn Future<Output = Option<Vec<Handled>>> + Send + 'a>> {
     Box::pin(async move {
-        let reason = match attempt(commands, batch, shutdown).await? {
+        let reason = match attempt(commands, batch, figures, shutdown).await? {
             Ok(handled) => return Some(handled),
             Err(reason) => reason,
         };
         if let [_] = batch {
             return Some(vec![Handled::Dead(reason)]);
         }
+        figures.splits.increment(1);
         tracing::warn!(service = C::SERVICE.name(), reason, items = batch.len(), "a batch is split");
         let (left, right) = batch.split_at(batch.len() / 2);
-        let mut handled = split(commands, left, shutdown).await?;
-        handled.extend(split(commands, right, shutdown).await?);
+        let mut handled = split(commands, left, figures, shutdown).await?;
+        handled.extend(split(commands, right, figures, shutdown).await?);
         Some(handled)
     })
 }
@@ -201,6 +218,7 @@ fn split<'a, C: Commands>(
 async fn attempt<C: Commands>(
     commands: &C,
     batch: &[Delivered],
+    figures: &Figures,
     shutdown: &CancellationToken,
 ) -> Option<Result<Vec<Handled>, String>> {
     let mut delay = DELAY.0;
@@ -215,6 +233,7 @@ async fn attempt<C: Commands>(
             Err(panic) => return Some(Err(Fault::of_panic(&*panic).to_string())),
             Ok(Err(Fault::Transient(reason))) if Planted::FaultsAreSplit.is_planted() => return Some(Err(reason)),
             Ok(Err(Fault::Transient(reason))) => {
+                figures.retries.increment(1);
                 tracing::warn!(service = C::SERVICE.name(), reason, items = batch.len(), "a batch is tried again");
                 shutdown.run_until_cancelled(tokio::time::sleep(delay)).await?;
                 delay = (delay * 2).min(DELAY.1);
@@ -224,23 +243,30 @@ async fn attempt<C: Commands>(
 }
 
 /// Dead-letters what must be, sends the replies, acknowledges. A letter of which something was not stored comes again.
-async fn finish<C: Commands>(nats: &Nats, done: Done) {
-    let Done { letters, handled, spans } = done;
-    let mut replies = Vec::new();
-    let mut acks = Vec::new();
-    let mut at = 0;
-    for letter in letters {
+async fn finish<C: Commands>(nats: &Nats, done: Done, figures: &Figures) {
+    let Done { messages, items, handled, spans } = done;
+    figures.count(&items, &handled);
+    let traces: Vec<Option<String>> = (0..items.len()).map(|at| spans.of(at)).collect();
+    spans.end(|at| match handled.get(at) {
+        Some(Handled::Dead(reason)) => Some(reason.clone()),
+        Some(Handled::Answer(Answer::Retry(code))) => Some(code.clone()),
+        _ => None,
+    });
+    let mut replies = Vec::with_capacity(items.len());
+    let mut acks = Vec::with_capacity(messages.len());
+    let mut answered = items.into_iter().zip(handled).zip(traces);
+    for (message, number) in messages {
         let mut whole = true;
-        for delivered in &letter.items {
-            let trace = spans.of(at);
-            count::<C>(&delivered.action, &handled[at]);
-            match &handled[at] {
-                Handled::Answer(answer) => replies.push(reply(delivered, answer.clone(), trace)),
+        for ((delivered, handled), trace) in answered.by_ref().take(number) {
+            let Item { key, trace: given, .. } = &delivered.item;
+            tracing::debug!(saga = %key.saga, step = key.step, trace_id = trace_id(given.as_deref()), "handled");
+            match handled {
+                Handled::Answer(answer) => replies.push(reply(delivered, answer, trace)),
                 Handled::Later => {}
                 Handled::Dead(reason) => {
                     let (service, action) = (C::SERVICE.name(), &delivered.action);
-                    match dead_item(nats, service, action, &letter.message, &delivered.item, reason).await {
-                        Ok(()) => replies.push(reply(delivered, Answer::Dead(reason.clone()), trace)),
+                    match dead_item(nats, service, action, &message, &delivered.item, &reason).await {
+                        Ok(()) => replies.push(reply(delivered, Answer::Dead(reason), trace)),
                         Err(error) => {
                             tracing::warn!(%error, "the envelope comes again");
                             whole = false;
@@ -248,17 +274,11 @@ async fn finish<C: Commands>(nats: &Nats, done: Done) {
                     }
                 }
             }
-            at += 1;
         }
         if whole {
-            acks.push(letter.message);
+            acks.push(message);
         }
     }
-    spans.end(|at| match handled.get(at) {
-        Some(Handled::Dead(reason)) => Some(reason.clone()),
-        Some(Handled::Answer(Answer::Retry(code))) => Some(code.clone()),
-        _ => None,
-    });
     for result in nats.publish_all(reply_messages(replies)).await {
         if let Err(error) = result {
             // Unacknowledged, the commands come again, and their recorded answers with them.
@@ -271,24 +291,9 @@ async fn finish<C: Commands>(nats: &Nats, done: Done) {
     }
 }
 
-fn reply(to: &Delivered, answer: Answer, trace: Option<String>) -> (String, Reply) {
-    let Item { key, half, attempt, .. } = &to.item;
-    (to.reply_to.clone(), Reply { key: key.clone(), half: *half, attempt: *attempt, answer, trace })
-}
-
-fn count<C: Commands>(action: &str, handled: &Handled) {
-    let outcome = match handled {
-        Handled::Answer(Answer::Done(_)) => "done",
-        Handled::Answer(Answer::Rejected(_)) => "rejected",
-        Handled::Answer(Answer::Pending(_)) => "pending",
-        Handled::Answer(Answer::Retry(_)) => "retry",
-        Handled::Answer(Answer::Expired) => "expired",
-        Handled::Dead(_) | Handled::Answer(Answer::Dead(_)) => "dead",
-        Handled::Later => "later",
-    };
-    let action = action.to_owned();
-    metrics::counter!("eventicket_commands_total", "service" => C::SERVICE.name(), "action" => action, "outcome" => outcome)
-        .increment(1);
+fn reply(to: Delivered, answer: Answer, trace: Option<String>) -> (String, Reply) {
+    let Item { key, half, attempt, .. } = to.item;
+    (to.reply_to, Reply { key, half, attempt, answer, trace })
 }
 
 async fn ack(message: &Message) {

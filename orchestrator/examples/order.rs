@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventicket_contracts::envelope::Answer;
-use eventicket_contracts::sagas::{StartAnswer, StartSaga, StatusChange};
+use eventicket_contracts::sagas::{StartSaga, StatusChange};
 use eventicket_contracts::subjects::{self, Service};
 use eventicket_contracts::{Clock, SagaId};
 use eventicket_kit::Context;
@@ -78,9 +78,9 @@ async fn main() -> anyhow::Result<()> {
     for customer in ["rich", "poor"] {
         let (id, definition, input) = (SagaId::fresh(), "order".to_owned(), json!({ "customer": customer }));
         let give_up_at = clock.now().plus(Duration::from_secs(10));
-        let start =
-            StartSaga { id, definition, owner: None, idempotency: None, event: None, input, give_up_at, trace: None };
-        while nats.request::<StartAnswer>(subjects::START, &start, Duration::from_secs(2)).await.is_err() {
+        let (owner, idempotency, event, trace) = (None, None, None, None);
+        let start = StartSaga { id, definition, owner, idempotency, event, input, give_up_at, trace, blind: true };
+        while nats.start(&start, Duration::from_secs(2)).await.is_err() {
             tokio::task::yield_now().await; // the runtime is still starting
         }
     }

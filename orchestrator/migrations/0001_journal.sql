@@ -1,8 +1,8 @@
 -- The journal: one row a saga. Times are ms since 1970.
 --
--- Nothing that changes with each transition is indexed, so that updates stay in place (HOT). Due times live in memory
--- of the dispatching replica; after a crash the unfinished sagas are found by the partial index, whose predicate
--- changes once in a saga's life.
+-- Nothing that changes in a saga's life is indexed, so that updates stay in place (HOT). Due times live in memory of the
+-- dispatching replica; after a crash the unfinished sagas are found by a table of their ids, since an index on what has
+-- ended would make every saga's last update enter all indexes anew.
 CREATE TABLE sagas (
     id                 uuid    PRIMARY KEY,
     definition         text    NOT NULL,
@@ -28,9 +28,13 @@ CREATE TABLE sagas (
 CREATE UNIQUE INDEX sagas_idempotency ON sagas (idempotency_key, owner) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX sagas_owner ON sagas (owner, id);
 CREATE INDEX sagas_event ON sagas (event, id);
-CREATE INDEX sagas_unfinished ON sagas (id) WHERE NOT ended;
 -- Few sagas are ever marked, and the others are neither in it nor moved by it.
 CREATE INDEX sagas_attention ON sagas (id) WHERE attention;
+
+-- The sagas that have not ended.
+CREATE TABLE unfinished (
+    id uuid PRIMARY KEY
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
 
 -- The orchestrator's replicas; a name is used for one life of a process.
 CREATE TABLE replicas (

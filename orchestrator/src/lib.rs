@@ -21,6 +21,7 @@ pub const DATABASE: &str = "orchestrator";
 /// The database or NATS cannot be reached at the start.
 pub async fn run(ctx: Context) -> anyhow::Result<()> {
     let pool = eventicket_kit::database(&ctx.settings, DATABASE, &runtime::journal::MIGRATOR).await?;
+    eventicket_kit::pool::watch(&pool, DATABASE, &ctx.shutdown);
     let catalogue = Arc::new(sagas::catalogue()?);
     let reader = api::Reader {
         pool: pool.clone(),

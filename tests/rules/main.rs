@@ -112,5 +112,7 @@ fn rule_09_every_pool_that_writes_is_made_in_one_place() {
     let sources = Source::all();
     let product = sources.iter().filter(|s| !s.is_test() && pools.iter().any(|pool| s.text.contains(pool)));
     let makers: BTreeSet<&str> = product.map(|s| s.path.as_str()).collect();
-    assert_eq!(makers, BTreeSet::from(["deploy/local/commands/audit/read.rs", "services/kit/src/database.rs"]));
+    // The audit and the load tool only read.
+    let (audit, load) = ("deploy/local/commands/audit/read.rs", "deploy/local/load/watch/queues.rs");
+    assert_eq!(makers, BTreeSet::from([audit, load, "services/kit/src/database.rs"]));
 }

@@ -27,7 +27,8 @@ pub const PUBLISH_EVENT: &str = "publish_event";
 /// Name of the saga that stands for a refund which failed after it had succeeded.
 pub const FAILED_REFUND: &str = "failed_refund";
 
-/// Core NATS request on [`crate::subjects::START`]; the answer is a [`StartAnswer`], after the commit.
+/// An item of an envelope that is a core NATS request on [`crate::subjects::START`]. The answers, after the commit, are
+/// envelopes of [`AnsweredStart`] on the request's reply subject: of all items together, or of some at a time.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StartSaga {
     /// The saga's id, made by the asker; a repeat with the same id or the same owner and key finds the first.
@@ -48,6 +49,18 @@ pub struct StartSaga {
     /// W3C `traceparent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
+    /// The asker waits for what becomes of it, so that a view of the saga as it begins is not needed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub blind: bool,
+}
+
+/// The answer to one start of an envelope.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AnsweredStart {
+    /// The start's id, whatever saga its answer names; nil where the start could not be read.
+    pub id: SagaId,
+    /// What became of it.
+    pub answer: StartAnswer,
 }
 
 /// What became of a start.
@@ -60,7 +73,8 @@ pub enum StartAnswer {
         id: SagaId,
         /// False where the key or id was known.
         created: bool,
-        /// The definition's view of it, as [`BookingView`].
+        /// The definition's view of it, as [`BookingView`]; null where it is new and its asker is blind.
+        #[serde(default, skip_serializing_if = "Value::is_null")]
         view: Value,
     },
     /// The key is known with another body.

@@ -12,5 +12,4 @@ pub mod openapi;
 pub mod reach;
 pub mod saga;
 pub mod serve;
-pub mod simulate;
 pub mod up;

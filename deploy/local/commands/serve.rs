@@ -64,6 +64,7 @@ pub async fn run(args: Args, home: &Path) -> anyhow::Result<ExitCode> {
 
 async fn serve(args: &Args, home: &Path, shutdown: CancellationToken) -> anyhow::Result<()> {
     let settings = Settings::from_env()?;
+    tokio::spawn(eventicket_kit::prometheus::upkeep(shutdown.clone()));
     let data = |default| args.data.clone().unwrap_or(default);
     match args.service {
         Part::MockGateway => return part::mock_gateway(&settings, data(ledger(home)), shutdown).await,
@@ -74,7 +75,6 @@ async fn serve(args: &Args, home: &Path, shutdown: CancellationToken) -> anyhow:
     let mut ctx = Context::connect(settings, args.service.name(), StreamLimits::default()).await?;
     ctx.shutdown = shutdown.clone();
     eventicket_nats::ensure_streams(&ctx.nats, &ctx.limits).await?;
-    tokio::spawn(eventicket_kit::prometheus::upkeep(shutdown.clone()));
     if let Some(address) = metrics {
         let listener = bind_reuseport(address).with_context(|| format!("metrics at {address}"))?;
         let nats = ctx.nats.clone();

@@ -162,7 +162,7 @@ impl Engine {
                 self.ask(&mut run, place);
             }
             while let Some(place) = run.given_up() {
-                self.drop_line(&mut run, place);
+                self.drop_line(&run, place);
                 self.answered(&mut run, place, Answer::Lost, false);
             }
             let next = arrivals.peek().map(|arrival| arrival.at);

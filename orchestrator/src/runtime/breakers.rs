@@ -46,6 +46,16 @@ impl Breakers {
         &self.closed
     }
 
+    /// Where a service's breaker stands, for those who watch.
+    pub fn state(&self, service: &str) -> &'static str {
+        let known = self.known.get(service).map(|known| known.breaker).unwrap_or_default();
+        match known.state {
+            State::Closed if known.passes() => "closed",
+            State::HalfOpen(_) => "half_open",
+            _ => "open",
+        }
+    }
+
     /// Takes over what other replicas and operators have stored.
     pub async fn refresh(&mut self, pool: &PgPool) -> Result<(), sqlx::Error> {
         for stored in journal::breakers(pool).await? {

@@ -11,6 +11,7 @@ use super::journal::{self, Shown, Write};
 use super::replicas::parse;
 use super::results::Turn;
 use super::row::Row;
+use super::spans;
 use super::turn::view;
 
 impl Replica {
@@ -22,6 +23,7 @@ impl Replica {
         }
         let changed = || turn.changes.changed.iter().filter_map(|id| self.memory.rows.get(id));
         let (new, old): (Vec<&Row>, Vec<&Row>) = changed().partition(|r| r.version == 0);
+        let span = spans::transaction(changed());
         let mut tx = self.config.pool.begin().await?;
         let mut stored = journal::insert(&mut tx, self.name, &self.writes(&new)).await?;
         stored.extend(journal::update(&mut tx, self.name, &self.writes(&old)).await?);
@@ -32,9 +34,15 @@ impl Replica {
             journal::count(&mut tx, self.name, &text).await?;
         }
         tx.commit().await?;
+        drop(span);
         self.own.send_replace(text);
         self.memory.counts = counts;
-        let told = self.memory.stored(turn, &stored);
+        let (spans, figures) = (&self.spans, &mut self.figures);
+        let told = self.memory.stored(turn, &stored, |row, works| {
+            spans.acted(row, works);
+            spans.tell(row);
+            figures.tell(row);
+        });
         self.broadcast(told).await;
         Ok(())
     }

@@ -7,11 +7,12 @@ use bytes::Bytes;
 use eventicket_contracts::sagas::{ActAnswer, StartAnswer};
 use eventicket_nats::dead_item;
 use eventicket_saga::Input;
+use serde_json::Value;
 
 use super::intake::{REPLY_LETTERS, Unacked, Work};
 use super::results::Turn;
 use super::turn::{Outgoing, view};
-use super::work::{addressed, saga_of};
+use super::work::{StartAnswers, addressed};
 use super::{Replica, dispatch};
 
 impl Replica {
@@ -23,11 +24,14 @@ impl Replica {
         self.give_back(stored.iter().chain(&settled), &sends).await;
         let starts = self.known_first(starts).await;
         let nats = self.config.nats.clone();
-        let mut told: Vec<(Subject, Bytes)> = stored.iter().filter_map(|work| self.answer_to(work, false)).collect();
+        let mut told: Vec<(Subject, Bytes)> = stored.iter().filter_map(|work| self.done(work, false)).collect();
         // A repeat is told what the first one brought.
-        told.extend(settled.iter().filter_map(|work| self.answer_to(work, true)));
+        told.extend(settled.iter().filter_map(|work| self.done(work, true)));
         told.extend(answers.iter().filter_map(|(work, answer)| addressed(work, answer)));
-        told.extend(starts.iter().filter_map(|(work, answer)| addressed(work, answer)));
+        let mut begun = StartAnswers::default();
+        stored.iter().for_each(|work| self.started(work, &mut begun));
+        starts.into_iter().for_each(|(work, answer)| begun.add(&work, answer));
+        told.extend(begun.addressed());
         let unacked = |work: Work| if let Work::Reply(_, unacked) = work { Some(unacked) } else { None };
         let handled: Vec<Arc<Unacked>> = stored.into_iter().chain(settled).filter_map(unacked).collect();
         if !(told.is_empty() && sends.is_empty() && handled.is_empty()) {
@@ -82,14 +86,18 @@ impl Replica {
         }
     }
 
-    /// The answer to an input that was stored, with its address.
-    fn answer_to(&self, work: &Work, repeated: bool) -> Option<(Subject, Bytes)> {
-        let row = self.memory.rows.get(&saga_of(work)?)?;
-        let view = || view(&self.config.catalogue, row);
-        match work {
-            Work::Start(..) => addressed(work, &StartAnswer::Started { id: row.id, created: true, view: view() }),
-            Work::Act(..) => addressed(work, &ActAnswer::Done { view: view(), repeated }),
-            _ => None,
-        }
+    /// The answer to an action that was stored, with its address.
+    fn done(&self, work: &Work, repeated: bool) -> Option<(Subject, Bytes)> {
+        let Work::Act(act, _) = work else { return None };
+        let row = self.memory.rows.get(&act.saga)?;
+        addressed(work, &ActAnswer::Done { view: view(&self.config.catalogue, row), repeated })
+    }
+
+    /// The answer to a start that was stored.
+    fn started(&self, work: &Work, answers: &mut StartAnswers) {
+        let Work::Start(start, _) = work else { return };
+        let Some(row) = self.memory.rows.get(&start.id) else { return };
+        let view = if start.blind { Value::Null } else { view(&self.config.catalogue, row) };
+        answers.add(work, StartAnswer::Started { id: row.id, created: true, view });
     }
 }

@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use async_nats::Subject;
 use eventicket_contracts::envelope::{Envelope, Reply, unreadable};
-use eventicket_contracts::sagas::{Act, ActAnswer, Action, StartAnswer, StartSaga};
+use eventicket_contracts::sagas::{Act, ActAnswer, Action, AnsweredStart, StartAnswer, StartSaga};
 use eventicket_contracts::{SagaId, subjects};
 use eventicket_nats::{ConsumerSpec, Message, Nats, Pull, StreamLimits, dead_letter};
 use eventicket_saga::Input;
 use futures::StreamExt;
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// Most starts that wait for a turn; beyond it the asker is told to come back.
 pub const MAX_STARTS: usize = 4_096;
@@ -158,19 +161,46 @@ async fn take_starts(
     shutdown: CancellationToken,
 ) {
     while let Some(message) = tokio::select! { m = sub.next() => m, () = shutdown.cancelled() => None } {
-        let answer = match serde_json::from_slice::<StartSaga>(&message.payload) {
-            Ok(start) => match out.try_send(Work::Start(Box::new(start), message.reply.clone())) {
-                Ok(()) => continue,
-                Err(mpsc::error::TrySendError::Closed(_)) => break,
-                Err(mpsc::error::TrySendError::Full(_)) => {
-                    StartAnswer::Busy { retry_after_ms: RETRY_AFTER.as_millis() as u64 }
-                }
-            },
-            Err(error) => StartAnswer::Refused { code: "malformed".into(), message: error.to_string() },
-        };
-        respond(&nats, message.reply, &answer).await;
+        let mut refused = Vec::new();
+        for start in starts_of(&message.payload) {
+            let (id, answer) = match start {
+                Ok(start) => match out.try_send(Work::Start(Box::new(start), message.reply.clone())) {
+                    Ok(()) => continue,
+                    Err(TrySendError::Closed(_)) => break,
+                    Err(TrySendError::Full(Work::Start(start, _))) => {
+                        (start.id, StartAnswer::Busy { retry_after_ms: RETRY_AFTER.as_millis() as u64 })
+                    }
+                    Err(TrySendError::Full(_)) => continue,
+                },
+                Err((id, message)) => (id, StartAnswer::Refused { code: "malformed".into(), message }),
+            };
+            refused.push(AnsweredStart { id, answer });
+        }
+        if !refused.is_empty() {
+            respond(&nats, message.reply, &Envelope::new(refused)).await;
+        }
     }
     let _ = sub.unsubscribe().await;
+}
+
+/// The starts of a message; one that cannot be read does not stop the others.
+fn starts_of(payload: &[u8]) -> Vec<Result<StartSaga, (SagaId, String)>> {
+    let nameless = |reason: String| vec![Err((SagaId(Uuid::nil()), reason))];
+    let (envelope, error) = match serde_json::from_slice::<Envelope<StartSaga>>(payload) {
+        Ok(envelope) => match envelope.flaw(payload.len()) {
+            None => return envelope.items.into_iter().map(Ok).collect(),
+            Some(flaw) => return envelope.items.into_iter().map(|start| Err((start.id, flaw.clone()))).collect(),
+        },
+        Err(error) => (serde_json::from_slice::<Envelope<Value>>(payload), error),
+    };
+    let start = |item: Value| {
+        let id = SagaId::deserialize(&item["id"]).unwrap_or(SagaId(Uuid::nil()));
+        serde_json::from_value(item).map_err(|error| (id, error.to_string()))
+    };
+    match envelope {
+        Ok(envelope) => envelope.items.into_iter().map(start).collect(),
+        Err(_) => nameless(unreadable(payload, "starts", &error)),
+    }
 }
 
 async fn take_acts(nats: Nats, mut sub: async_nats::Subscriber, out: mpsc::Sender<Work>, shutdown: CancellationToken) {

@@ -1,5 +1,4 @@
-//! What a replica keeps in memory, all of which can be lost, and what becomes of it when a turn is stored. Without IO, so
-//! that the simulator runs it, too.
+//! What a replica keeps in memory, all of which can be lost, and what becomes of it when a turn is stored. Without IO.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -77,8 +76,14 @@ impl<M> Memory<M> {
         counts
     }
 
-    /// Takes over what was stored of a turn, and what lost its race. Returns what is to be told of it.
-    pub fn stored(&mut self, turn: &mut Turn<M>, stored: &HashSet<SagaId>) -> Vec<StatusChange> {
+    /// Takes over what was stored of a turn, and what lost its race; `witness` sees each stored saga with its news and the
+    /// inputs that brought them. Returns what is to be told of it.
+    pub fn stored(
+        &mut self,
+        turn: &mut Turn<M>,
+        stored: &HashSet<SagaId>,
+        mut witness: impl FnMut(&Row, &[Work<M>]),
+    ) -> Vec<StatusChange> {
         let mut told: Vec<StatusChange> = Vec::new();
         for id in std::mem::take(&mut turn.changes.changed) {
             let works = turn.applied.remove(&id).unwrap_or_default();
@@ -88,15 +93,13 @@ impl<M> Memory<M> {
             }
             let Some(row) = self.rows.get_mut(&id) else { continue };
             row.version += 1;
+            witness(row, &works);
             row.news.clear();
             let settled = turn.changes.settle(&self.catalogue, row);
             told.extend(settled.change);
             self.timers.set(id, settled.due);
             self.held.set(id, settled.held);
             if row.saga.ended() {
-                metrics::counter!("eventicket_sagas_ended_total", "definition" => row.saga.definition.clone(),
-                    "state" => settled.state.name())
-                .increment(1);
                 turn.ended.push(id);
             }
             turn.stored.extend(works);

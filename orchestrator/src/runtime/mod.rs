@@ -9,6 +9,7 @@
 //! * `commit`, `follow_up`: the end of a turn, before and after the transaction.
 //! * [`admission`], [`breakers`], [`held`]: when nothing is sent, and when again.
 //! * [`intake`], [`timers`], [`replicas`]: where inputs come from.
+//! * `spans`, `figures`: what is told of sagas to those who watch.
 
 pub mod admission;
 pub mod breakers;
@@ -26,7 +27,9 @@ pub mod turn;
 pub mod work;
 
 mod commit;
+mod figures;
 mod follow_up;
+mod spans;
 mod starts;
 
 use std::collections::BTreeSet;
@@ -34,6 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventicket_contracts::{Clock, SagaId};
+use eventicket_nats::pace::Pace;
 use eventicket_nats::{Fault, Nats, StreamLimits};
 use eventicket_saga::Input;
 use rand::Rng as _;
@@ -45,10 +49,12 @@ use uuid::Uuid;
 use crate::sagas::Catalogue;
 use admission::{Bound, Shut};
 use breakers::Breakers;
+use figures::Figures;
 use intake::{Intake, Work};
 use memory::Memory;
 use replicas::{Outstanding, Sum, Watch};
 use results::Turn;
+use spans::Spans;
 use take::Moment;
 use work::{rank, saga_of};
 
@@ -108,6 +114,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     };
     let watching = tokio::spawn(watch.run(shutdown.clone()));
     let (services, breakers) = (config.catalogue.services(), Breakers::new(&config.catalogue));
+    let (spans, figures) = (Spans::new(config.pool.clone()), Figures::new(&config.pool, &shutdown));
     let mut replica = Replica {
         name,
         config,
@@ -119,6 +126,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         services,
         breakers,
         publishers: Arc::new(Semaphore::new(PUBLISHERS)),
+        pace: Pace::default(),
+        spans,
+        figures,
         shutdown,
     };
     replica.run().await;
@@ -142,6 +152,9 @@ struct Replica {
     services: BTreeSet<String>,
     breakers: Breakers,
     publishers: Arc<Semaphore>,
+    pace: Pace,
+    spans: Spans,
+    figures: Figures,
     shutdown: CancellationToken,
 }
 
@@ -159,9 +172,11 @@ impl Replica {
             }
             let started = std::time::Instant::now();
             let inputs = work.len();
+            self.pace.took(inputs);
             self.turn(work).await;
-            metrics::histogram!("eventicket_orchestrator_turn_seconds").record(started.elapsed().as_secs_f64());
-            metrics::histogram!("eventicket_orchestrator_turn_inputs").record(inputs as f64);
+            self.figures.turn_seconds.record(started.elapsed().as_secs_f64());
+            self.figures.turn_inputs.record(inputs as f64);
+            shutdown.run_until_cancelled(self.pace.begin()).await;
         }
     }
 
@@ -208,10 +223,12 @@ impl Replica {
         if self.breakers.refresh(&pool).await.is_err() {
             return;
         }
-        metrics::gauge!("eventicket_orchestrator_timers").set(self.memory.timers.len() as f64);
-        metrics::gauge!("eventicket_orchestrator_held").set(self.memory.held.len() as f64);
+        self.figures.timers.set(self.memory.timers.len() as f64);
+        self.figures.held.set(self.memory.held.len() as f64);
         self.memory.others = self.sum.borrow().others.clone();
         for service in self.services.clone() {
+            self.figures.in_flight(&service, self.memory.outstanding(&service));
+            self.figures.breaker(&service, self.breakers.state(&service));
             if !self.breakers.closed().contains(&service) {
                 let room = self.config.bound.room(self.memory.outstanding(&service), RELEASE);
                 for saga in self.memory.held.take(&service, room) {

@@ -8,12 +8,13 @@ use eventicket_contracts::{CustomerId, SagaId, Timestamp};
 use eventicket_nats::Fault;
 use eventicket_saga::{Input, Saga};
 
-use super::intake::{self, Work, respond};
+use super::intake::{self, Work};
 use super::memory::Memory;
 use super::results::Turn;
 use super::row::Row;
 use super::take::Moment;
 use super::turn::{guarded, view};
+use super::work::StartAnswers;
 use super::{Replica, admission, journal};
 
 fn busy() -> StartAnswer {
@@ -138,11 +139,17 @@ impl Replica {
                 HashMap::new()
             }
         };
+        let mut answers = StartAnswers::default();
         for (at, work) in existing.into_iter().enumerate() {
-            match (known.remove(&at), &work) {
-                (Some(answer), Work::Start(_, to)) => respond(&self.config.nats, to.clone(), &answer).await,
+            match known.remove(&at) {
+                Some(answer) => answers.add(&work, answer),
                 // The first one was not stored after all, or cannot be read.
-                _ => self.memory.again.push(work),
+                None => self.memory.again.push(work),
+            }
+        }
+        for (to, payload) in answers.addressed() {
+            if let Err(error) = self.config.nats.publisher().publish(to, payload).await {
+                tracing::debug!(%error, "an answer was lost");
             }
         }
     }

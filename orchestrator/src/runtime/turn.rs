@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use super::admission::Shut;
 use super::held::Waits;
 use super::row::{Row, held, outstanding};
+use super::spans;
 use crate::sagas::Catalogue;
 
 /// What a turn looks at besides the sagas.
@@ -175,7 +176,7 @@ fn outgoing(row: &Row, send: Send) -> Outgoing {
         half,
         attempt: send.attempt,
         deadline: send.deadline.map(Timestamp),
-        trace: row.trace.clone(),
+        trace: spans::of_command(row, &send),
         body: body.unwrap_or_else(|_| RawValue::NULL.to_owned()),
     };
     Outgoing { saga: row.id, order: row.event.map_or(row.id.0, |e| e.0), send, item }

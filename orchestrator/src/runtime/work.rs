@@ -1,9 +1,12 @@
 //! What an input means: its saga, its rank among others, its form for the engine, and its answer's address.
 
+use std::collections::BTreeMap;
+
 use async_nats::Subject;
 use bytes::Bytes;
+use eventicket_contracts::envelope::Envelope;
 use eventicket_contracts::identity::Idempotency;
-use eventicket_contracts::sagas::{ActAnswer, Action};
+use eventicket_contracts::sagas::{ActAnswer, Action, AnsweredStart, StartAnswer};
 use eventicket_contracts::{SagaId, codes};
 use eventicket_saga::{Input, OperatorAction, SignalKey};
 
@@ -24,10 +27,32 @@ pub(crate) fn conflict_code(illegal: &eventicket_saga::Illegal) -> &'static str 
     }
 }
 
-/// An answer as it travels, where somebody waits for one.
-pub(super) fn addressed<M>(work: &Work<M>, answer: &impl serde::Serialize) -> Option<(Subject, Bytes)> {
-    let (Work::Start(_, Some(to)) | Work::Act(_, Some(to))) = work else { return None };
+/// The answer to an action as it travels, where somebody waits for it.
+pub(super) fn addressed<M>(work: &Work<M>, answer: &ActAnswer) -> Option<(Subject, Bytes)> {
+    let Work::Act(_, Some(to)) = work else { return None };
     Some((to.clone(), serde_json::to_vec(answer).unwrap_or_default().into()))
+}
+
+/// Answers to starts, those to one asker together.
+#[derive(Default)]
+pub(super) struct StartAnswers(BTreeMap<String, Vec<AnsweredStart>>);
+
+impl StartAnswers {
+    /// Adds the answer to a start, where somebody waits for it.
+    pub fn add<M>(&mut self, work: &Work<M>, answer: StartAnswer) {
+        let Work::Start(start, Some(to)) = work else { return };
+        let answered = AnsweredStart { id: start.id, answer };
+        match self.0.get_mut(to.as_str()) {
+            Some(answers) => answers.push(answered),
+            None => drop(self.0.insert(to.to_string(), vec![answered])),
+        }
+    }
+
+    /// As they travel.
+    pub fn addressed(self) -> impl Iterator<Item = (Subject, Bytes)> {
+        let payload = |answers: Vec<AnsweredStart>| serde_json::to_vec(&Envelope::new(answers)).unwrap_or_default();
+        self.0.into_iter().map(move |(to, answers)| (to.into(), payload(answers).into()))
+    }
 }
 
 /// Replies before anything else, starts last; what is equal keeps its order.

@@ -234,6 +234,7 @@ impl Bench {
             input,
             give_up_at: self.ctx.clock.now().plus(GUARD),
             trace: None,
+            blind: false,
         }
     }
 
@@ -242,7 +243,7 @@ impl Bench {
         let asked = async {
             loop {
                 start.give_up_at = self.ctx.clock.now().plus(Duration::from_secs(5));
-                match self.ctx.nats.request(subjects::START, &start, Duration::from_secs(5)).await {
+                match self.ctx.nats.start(&start, Duration::from_secs(5)).await {
                     Ok(answer) => return answer,
                     Err(_) => tokio::time::sleep(Duration::from_millis(20)).await, // the runtime is still starting
                 }

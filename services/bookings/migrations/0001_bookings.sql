@@ -50,9 +50,10 @@ CREATE TABLE taken_seats (
     PRIMARY KEY (event, seat)
 );
 
--- One row a round of a step that reserves: the record of its reserve, release and confirm in one. It is inserted once
--- and updated at most once. No index has a column that changes, so that the update stays on its page (HOT): hence the
--- free half, and hence the sweep's index knows all ends of grace and not only those that are still held.
+-- One row a round of a step that reserves: the record of its reserve, release and confirm in one, and of the tickets.
+-- It is inserted once and updated at most once. No index has a column that changes, so that the update stays on its page
+-- (HOT): hence the free half. What few look for is kept out of the way of all: the sweep finds holds by hold_ends, and
+-- customers are in an index only where the event limits them.
 CREATE TABLE holds (
     saga        uuid    NOT NULL,
     step        text    NOT NULL,
@@ -67,28 +68,21 @@ CREATE TABLE holds (
     answer      text,                           -- JSON of the Reserved or of the Rejection; null in a tombstone
     tickets     bigint,                         -- their number; null where nothing was ever held
     max_per_customer bigint,                    -- the event's when the hold was made
+    counted     boolean NOT NULL DEFAULT false, -- for the limit of its event; false where that came later and none asked yet
+    codes       text[],                         -- one for each ticket, in the order of the lines; null until it is confirmed
     PRIMARY KEY (saga, step, round)
 ) WITH (fillfactor = 50);
 
-CREATE INDEX holds_grace ON holds (grace_until) WHERE grace_until IS NOT NULL;
-CREATE INDEX holds_customer ON holds (event, customer) WHERE grace_until IS NOT NULL;
+CREATE INDEX holds_counted ON holds (event, customer) WHERE counted;
 
--- Up to where nothing is held any more; where a fresh sweep begins.
-CREATE TABLE swept (until bigint NOT NULL);
-INSERT INTO swept VALUES (0);
-
-CREATE TABLE tickets (
-    code        text    COLLATE "C" PRIMARY KEY,
-    booking     uuid    NOT NULL,
-    number      integer NOT NULL,               -- within the booking
-    event       uuid    NOT NULL,
-    ticket_type uuid    NOT NULL,
-    name        text    NOT NULL,
-    issued_at   bigint  NOT NULL,
-    seat        text                            -- where the type is numbered
+-- When the grace of holds ends, one row for those of a batch that end together. The sweep deletes it once none of them is
+-- held any more.
+CREATE TABLE hold_ends (
+    until bigint NOT NULL,
+    id    bigint GENERATED ALWAYS AS IDENTITY,
+    sagas uuid[] NOT NULL,
+    PRIMARY KEY (until, id)
 );
-
-CREATE INDEX tickets_booking ON tickets (booking);
 
 -- The answers of offers.
 CREATE TABLE offers (
@@ -128,5 +122,6 @@ SELECT e.id AS event, e.ends_at,
                                FROM ticket_types t WHERE t.event = e.id)) AS summary
 FROM events e;
 
-CREATE TABLE outbox (id uuid PRIMARY KEY, subject text NOT NULL, payload text NOT NULL, created_at bigint NOT NULL, sequence bigint);
+CREATE TABLE outbox (id uuid PRIMARY KEY, subject text NOT NULL, payload text STORAGE EXTERNAL NOT NULL, created_at bigint NOT NULL,
+                     sequence bigint);
 CREATE INDEX outbox_unsent ON outbox (id) WHERE sequence IS NULL;

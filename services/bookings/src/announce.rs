@@ -12,6 +12,7 @@ use eventicket_contracts::envelope::DomainEvent;
 use eventicket_contracts::{Clock, EventId, Timestamp};
 use eventicket_nats::outbox::NewEvent;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -19,6 +20,9 @@ use crate::store::{Announced, Store};
 
 /// Least time between two announcements of an event.
 const INTERVAL: Duration = Duration::from_millis(250);
+/// An announcement that took long is followed by a pause of so many times its length: with many events in a rush, the news
+/// are rarer, and bookings come first.
+const REST: u32 = 20;
 /// Time between two comparisons of all events.
 const COMPARE: Duration = Duration::from_secs(60);
 /// Events of one transaction.
@@ -67,10 +71,12 @@ impl Announcer {
                 () = self.dirty.added.notified() => {}
                 _ = compare.tick() => self.compare().await,
             }
+            let begun = Instant::now();
             self.announce().await;
+            let pause = INTERVAL.max(begun.elapsed() * REST);
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                () = tokio::time::sleep(INTERVAL) => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
         // What is told too early now is found by the next start's comparison.

@@ -41,18 +41,21 @@ impl TypeFigures {
 /// The database cannot be read.
 pub async fn types(pool: &PgPool) -> Result<Vec<TypeFigures>, sqlx::Error> {
     let rows = sqlx::query(
+        // Codes that a hold has too few or too many of are those of its first line.
         "WITH lines AS (
-             SELECT h.event, (l ->> 'ticket_type_id')::uuid AS id, h.state, (l ->> 'quantity')::bigint AS quantity
-             FROM holds h, jsonb_array_elements(h.answer::jsonb -> 'lines') AS l WHERE h.state IN ('held', 'confirmed')),
+             SELECT h.event, (l ->> 'ticket_type_id')::uuid AS id, h.state, (l ->> 'quantity')::bigint AS quantity,
+                    CASE WHEN at = 1 THEN cardinality(h.codes) - h.tickets ELSE 0 END AS surplus, h.codes
+             FROM holds h, jsonb_array_elements(h.answer::jsonb -> 'lines') WITH ORDINALITY AS l (l, at)
+             WHERE h.state IN ('held', 'confirmed')),
          sums AS (
              SELECT event, id, sum(quantity) FILTER (WHERE state = 'held') AS held,
-                    sum(quantity) FILTER (WHERE state = 'confirmed') AS confirmed
-             FROM lines GROUP BY event, id),
-         made AS (SELECT event, ticket_type AS id, count(*) AS tickets FROM tickets GROUP BY event, ticket_type)
+                    sum(quantity) FILTER (WHERE state = 'confirmed') AS confirmed,
+                    sum(quantity + surplus) FILTER (WHERE codes IS NOT NULL) AS tickets
+             FROM lines GROUP BY event, id)
          SELECT event, id, coalesce(t.quantity, 0) AS quantity, coalesce(t.available, 0) AS available,
                 coalesce(s.held, 0)::bigint AS held, coalesce(s.confirmed, 0)::bigint AS confirmed,
-                coalesce(m.tickets, 0) AS tickets
-         FROM ticket_types t FULL JOIN sums s USING (event, id) FULL JOIN made m USING (event, id) ORDER BY event, id",
+                coalesce(s.tickets, 0)::bigint AS tickets
+         FROM ticket_types t FULL JOIN sums s USING (event, id) ORDER BY event, id",
     )
     .fetch_all(pool)
     .await?;
@@ -89,7 +92,7 @@ pub struct SeatFigures {
     pub matched: i64,
     /// Those of them whose hold is confirmed.
     pub confirmed: i64,
-    /// Different seats that tickets name.
+    /// Different seats of holds that have tickets.
     pub tickets: i64,
 }
 
@@ -110,13 +113,14 @@ impl SeatFigures {
 pub async fn seats(pool: &PgPool) -> Result<Vec<SeatFigures>, sqlx::Error> {
     let rows = sqlx::query(
         "WITH named AS (
-             SELECT h.event, (l ->> 'ticket_type_id')::uuid AS id, s.seat, h.state, h.saga, h.step, h.round
+             SELECT h.event, (l ->> 'ticket_type_id')::uuid AS id, s.seat, h.state, h.saga, h.step, h.round, h.codes
              FROM holds h, jsonb_array_elements(h.answer::jsonb -> 'lines') AS l,
                   jsonb_array_elements_text(l -> 'seats') AS s (seat)
              WHERE h.state IN ('held', 'confirmed')),
          live AS (
              SELECT n.event, n.id, count(*) AS held, count(t.seat) AS matched,
-                    count(*) FILTER (WHERE n.state = 'confirmed') AS confirmed
+                    count(*) FILTER (WHERE n.state = 'confirmed') AS confirmed,
+                    count(DISTINCT n.seat) FILTER (WHERE n.codes IS NOT NULL) AS tickets
              FROM named n LEFT JOIN taken_seats t ON t.event = n.event AND t.seat = n.seat
                   AND t.saga = n.saga AND t.step = n.step AND t.round = n.round
              GROUP BY n.event, n.id),
@@ -125,15 +129,12 @@ pub async fn seats(pool: &PgPool) -> Result<Vec<SeatFigures>, sqlx::Error> {
                     coalesce(s.ticket_type, '00000000-0000-0000-0000-000000000000') AS id,
                     count(s.label) AS planned, count(t.seat) AS taken
              FROM seats s FULL JOIN taken_seats t ON t.event = s.event AND t.seat = s.label GROUP BY 1, 2),
-         made AS (
-             SELECT event, ticket_type AS id, count(DISTINCT seat) AS tickets FROM tickets WHERE seat IS NOT NULL
-             GROUP BY event, ticket_type),
          numbered AS (SELECT event, id, quantity FROM ticket_types WHERE numbered)
          SELECT event, id, coalesce(quantity, 0) AS quantity, coalesce(planned, 0) AS planned,
                 coalesce(taken, 0) AS taken, coalesce(held, 0) AS held, coalesce(matched, 0) AS matched,
                 coalesce(confirmed, 0) AS confirmed, coalesce(tickets, 0) AS tickets
          FROM numbered FULL JOIN plan USING (event, id) FULL JOIN live USING (event, id)
-              FULL JOIN made USING (event, id) ORDER BY event, id",
+         ORDER BY event, id",
     )
     .fetch_all(pool)
     .await?;
@@ -266,13 +267,13 @@ pub struct TicketCount {
 /// The database cannot be read.
 pub async fn tickets(pool: &PgPool, after: Option<SagaId>, limit: u32) -> Result<Vec<TicketCount>, sqlx::Error> {
     let rows = sqlx::query(
-        "SELECT booking, count(*) AS tickets FROM tickets WHERE booking > $1 GROUP BY booking ORDER BY booking LIMIT $2",
+        "SELECT saga, sum(cardinality(codes)) AS tickets FROM holds WHERE saga > $1 AND codes IS NOT NULL
+         GROUP BY saga ORDER BY saga LIMIT $2",
     )
     .bind(after.map_or(Uuid::nil(), |saga| saga.0))
     .bind(i64::from(limit))
     .fetch_all(pool)
     .await?;
-    let count =
-        |row: &PgRow| Ok(TicketCount { saga: SagaId(row.try_get("booking")?), tickets: row.try_get("tickets")? });
+    let count = |row: &PgRow| Ok(TicketCount { saga: SagaId(row.try_get("saga")?), tickets: row.try_get("tickets")? });
     rows.iter().map(count).collect()
 }

@@ -1,12 +1,12 @@
 //! The way of a batch: begun with its locks, ended with one commit that carries effects and events.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use eventicket_contracts::bookings::{BookingConfirmed, BookingEnded, BookingHeld};
 use eventicket_contracts::envelope::{DomainEvent, Key};
 use eventicket_contracts::{EventId, SagaId, Timestamp};
-use eventicket_nats::outbox::NewEvent;
+use eventicket_nats::outbox::{NewEvent, Rows};
 use eventicket_planted::Fault;
 use serde::Serialize;
 use tokio::sync::Notify;
@@ -15,7 +15,6 @@ use uuid::Uuid;
 use crate::allocation::{Books, Change, Changes, Content, Phase, Record, What};
 use crate::announce::Dirty;
 use crate::store::{Batch, Store};
-use crate::tickets::tickets;
 
 /// Most changes of state of one hold: each round's versions begin behind those of the round before.
 const STATES: u32 = 2;
@@ -33,35 +32,22 @@ impl Desk {
         Self { store, dirty, relay }
     }
 
-    /// A transaction that holds the locks of its sagas, with all that is recorded of them.
-    pub async fn begin(&self, sagas: &[SagaId]) -> Result<(Batch, Books), sqlx::Error> {
-        let mut tx = self.store.begin().await?;
-        let mut early = None;
+    /// A transaction that holds the locks of its sagas, and then of these events, with all that is recorded of both.
+    pub async fn begin(&self, sagas: &[SagaId], events: &BTreeSet<EventId>) -> Result<(Batch, Books), sqlx::Error> {
         if Fault::LookBeforeLock.is_planted() {
-            early = Some(tx.records(sagas).await?);
+            let early = self.store.records(sagas).await?;
+            let (tx, _) = self.store.begin(sagas, &BTreeSet::new()).await?;
+            return Ok((tx, Books::new(early)));
         }
-        tx.lock_sagas(sagas).await?;
-        // A statement of its own: it sees what the former holder of a lock committed.
-        let records = match early {
-            Some(records) => records,
-            None => tx.records(sagas).await?,
-        };
-        Ok((tx, Books::new(records)))
+        self.store.begin(sagas, events).await
     }
 
     /// Writes what the batch decided, with its events, and tells who waits for it.
     pub async fn commit(&self, mut tx: Batch, books: Books, now: Timestamp) -> Result<(), sqlx::Error> {
         let changes = books.finish();
         let records = changes.records();
-        let (mut events, mut made) = (Vec::new(), Vec::new());
-        for change in &changes.happened {
-            let Some(record) = records.get(&change.key) else { continue };
-            events.extend(event(change, record, now));
-            made.extend(tickets(change, record));
-        }
-        tx.write(&changes, now).await?;
-        tx.write_tickets(made, now).await?;
-        tx.write_events(events, now).await?;
+        let events = changes.happened.iter().filter_map(|change| event(change, records.get(&change.key)?, now));
+        tx.write(&changes, Rows::of(events), now).await?;
         tx.commit().await?;
 
         count(&changes.happened);
@@ -85,23 +71,32 @@ impl Changes {
     }
 }
 
+/// What an event says of its booking.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Told {
+    Held(BookingHeld),
+    Confirmed(BookingConfirmed),
+    Ended(BookingEnded),
+}
+
 /// What the others are told of a change.
-fn event(change: &Change, record: &Record, now: Timestamp) -> Option<NewEvent> {
+fn event(change: &Change, record: &Record, now: Timestamp) -> Option<NewEvent<Told>> {
     let Content::Hold(hold) = &record.content else { return None };
     let (event_id, customer_id) = (record.event, hold.customer);
     let (tickets, reserved) = (hold.tickets(), &hold.reserved);
     let (what, data) = match &change.what {
         What::Held => {
             let (total, hold_until) = (reserved.total, reserved.hold_until);
-            ("held", json(BookingHeld { event_id, customer_id, tickets, total, hold_until })?)
+            ("held", Told::Held(BookingHeld { event_id, customer_id, tickets, total, hold_until }))
         }
         What::Confirmed => {
             let (lines, total) = (reserved.lines.clone(), reserved.total);
-            ("confirmed", json(BookingConfirmed { event_id, customer_id, lines, total })?)
+            ("confirmed", Told::Confirmed(BookingConfirmed { event_id, customer_id, lines, total }))
         }
         What::Ended(phase, reason) => {
             let what = if *phase == Phase::Expired { "expired" } else { "cancelled" };
-            (what, json(BookingEnded { event_id, customer_id, tickets, reason: reason.clone() })?)
+            (what, Told::Ended(BookingEnded { event_id, customer_id, tickets, reason: reason.clone() }))
         }
         What::Refused | What::Tombstone => return None,
     };
@@ -109,10 +104,6 @@ fn event(change: &Change, record: &Record, now: Timestamp) -> Option<NewEvent> {
     let aggregate = change.key.saga.0;
     let event = DomainEvent { id: Uuid::now_v7(), aggregate, version, at: now, trace: change.trace.clone(), data };
     Some(NewEvent { aggregate: "booking", what, event })
-}
-
-fn json(data: impl Serialize) -> Option<serde_json::Value> {
-    serde_json::to_value(data).ok()
 }
 
 fn count(happened: &[Change]) {
@@ -129,6 +120,6 @@ fn count(happened: &[Change]) {
         *counts.entry(outcome).or_default() += 1;
     }
     for (outcome, n) in counts {
-        metrics::counter!("eventicket_bookings_holds_total", "outcome" => outcome).increment(n);
+        metrics::counter!(eventicket_contracts::metrics::HOLDS, "outcome" => outcome).increment(n);
     }
 }

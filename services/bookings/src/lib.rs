@@ -17,7 +17,6 @@ mod needs;
 mod offering;
 mod queries;
 mod seats;
-pub mod simulation;
 mod store;
 mod sweep;
 mod tickets;
@@ -44,6 +43,7 @@ pub const DATABASE: &str = Service::BOOKINGS.name();
 /// Runs the service until shutdown: takes commands, answers queries, frees holds, tells what happened.
 pub async fn run(ctx: Context) -> anyhow::Result<()> {
     let pool = database(&ctx.settings, DATABASE, &MIGRATOR).await?;
+    eventicket_kit::pool::watch(&pool, DATABASE, &ctx.shutdown);
     let (store, dirty) = (Store::new(pool.clone()), Arc::new(Dirty::default()));
     let relay = Relay::new(pool, ctx.nats.clone(), ctx.clock.clone()).limits(ctx.limits.clone());
     let desk = Desk::new(store.clone(), dirty.clone(), relay.waker());

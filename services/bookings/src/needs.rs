@@ -39,7 +39,7 @@ pub(crate) struct Needs {
     /// Customers of events with a limit.
     pub customers: BTreeSet<(EventId, CustomerId)>,
     /// Events that an offer of the batch may limit.
-    limited: BTreeSet<EventId>,
+    pub limited: BTreeSet<EventId>,
 }
 
 impl Needs {

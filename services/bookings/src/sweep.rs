@@ -1,7 +1,7 @@
 //! Frees holds whose grace has run out. The saga releases its hold at the hold's end; this is for those that do not come.
 //!
-//! A pass looks only at ends of grace that have come since the one before, by an index that knows nothing of states (see
-//! the table). Passes overlap, since a row is seen after its commit only; a deep one overlaps by far more.
+//! Each batch leaves a row a moment at which holds of it end (the table `hold_ends`). A row goes once none of its holds is
+//! held any more, so that nothing is looked at twice, and nothing is missed, however late it was committed.
 
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
@@ -14,18 +14,14 @@ use tokio_util::sync::CancellationToken;
 use crate::allocation::Phase;
 use crate::desk::Desk;
 use crate::needs::Needs;
-use crate::store::Store;
+use crate::store::{End, Place, Store};
 
-/// Longest time between two passes, and how far one looks ahead for the next end.
+/// Longest time between two passes.
 const PASS: Duration = Duration::from_secs(1);
 /// Shortest time between two passes.
 const REST: Duration = Duration::from_millis(50);
-/// Overlap of passes. A hold is missed only where its batch took this and its whole grace longer to commit.
-const OVERLAP: Duration = Duration::from_secs(2);
-/// Time between deep passes.
-const DEEP_EVERY: Duration = Duration::from_secs(60);
-/// Overlap of a deep pass, and of the first one with what a former process has seen.
-const DEEP: Duration = Duration::from_secs(180);
+/// Ends looked at together; each is of one batch.
+const ENDS: i64 = 16;
 /// Holds freed in one transaction.
 const BATCH: usize = 256;
 
@@ -33,17 +29,14 @@ pub(crate) struct Sweep {
     store: Store,
     desk: Desk,
     clock: Clock,
-    /// Everything before is swept; none before the first pass.
-    from: Option<Timestamp>,
-    deep_at: Timestamp,
 }
 
 impl Sweep {
     pub fn new(store: Store, desk: Desk, clock: Clock) -> Self {
-        Self { store, desk, clock, from: None, deep_at: Timestamp(0) }
+        Self { store, desk, clock }
     }
 
-    pub async fn run(mut self, shutdown: CancellationToken) {
+    pub async fn run(self, shutdown: CancellationToken) {
         while !shutdown.is_cancelled() {
             let wait = match self.pass().await {
                 Ok(wait) => wait.clamp(REST, PASS),
@@ -59,34 +52,25 @@ impl Sweep {
         }
     }
 
-    /// Frees what is due; gives the time to the next end.
-    async fn pass(&mut self) -> Result<Duration, Fault> {
-        let now = self.clock.now();
-        let deep = now.since(self.deep_at) >= DEEP_EVERY;
-        let from = match self.from {
-            None => earlier(self.store.swept().await?, DEEP),
-            Some(from) => earlier(from, if deep { DEEP } else { OVERLAP }),
-        };
-        // Those that stay held, which nobody behind them waits for.
-        let mut skipped: HashSet<Key> = HashSet::new();
-        let next = loop {
-            let most = BATCH + skipped.len();
-            let found = self.store.due(from, now.plus(PASS), most).await?;
-            let full = found.len() == most;
-            let (due, ahead): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, end)| *end <= now);
-            let next = ahead.first().map_or(PASS, |(_, end)| end.since(now));
-            let keys: Vec<Key> = due.into_iter().map(|(key, _)| key).filter(|key| !skipped.contains(key)).collect();
-            skipped.extend(self.free_all(&keys, now).await?);
-            if !full || keys.is_empty() {
-                break next;
+    /// Frees what is due; gives the time to the next end. What stays held is passed by, and tried again by the next pass.
+    async fn pass(&self) -> Result<Duration, Fault> {
+        let (now, mut after) = (self.clock.now(), Place::default());
+        loop {
+            let ends = self.store.ends(after, now, ENDS).await?;
+            let Some(last) = ends.last() else {
+                let next = self.store.next_end(now).await?;
+                return Ok(next.map_or(PASS, |next| next.since(now)));
+            };
+            after = last.at;
+            let sagas: Vec<SagaId> = ends.iter().flat_map(|end| &end.sagas).copied().collect();
+            let mut stuck = HashSet::new();
+            for keys in self.store.overdue(&sagas, now).await?.chunks(BATCH) {
+                stuck.extend(self.free_all(keys, now).await?.into_iter().map(|key| key.saga));
             }
-        };
-        self.from = Some(now);
-        if deep {
-            self.store.set_swept(now).await?;
-            self.deep_at = now;
+            let is_over = |end: &End| !end.sagas.iter().any(|saga| stuck.contains(saga));
+            let over: Vec<End> = ends.into_iter().filter(is_over).collect();
+            self.store.forget_ends(&over).await?;
         }
-        Ok(next)
     }
 
     /// Frees what can be freed; what the data is to blame for (rule 9) is halved until it stands alone, and is skipped.
@@ -115,7 +99,7 @@ impl Sweep {
             return Ok(());
         }
         let sagas: Vec<SagaId> = keys.iter().map(|key| key.saga).collect();
-        let (mut tx, mut books) = self.desk.begin(&sagas).await?;
+        let (mut tx, mut books) = self.desk.begin(&sagas, &BTreeSet::new()).await?;
         let events: BTreeSet<_> = keys.iter().filter_map(|key| Some(books.held(key)?.0)).collect();
         books.add_events(tx.lock_events(&events).await?);
         let mut needs = Needs::default();
@@ -128,8 +112,4 @@ impl Sweep {
         }
         self.desk.commit(tx, books, now).await
     }
-}
-
-fn earlier(at: Timestamp, by: Duration) -> Timestamp {
-    Timestamp(at.millis().saturating_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
 }

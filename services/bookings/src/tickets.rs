@@ -1,38 +1,26 @@
-//! The tickets of a confirmed hold, with codes that nobody can guess.
+//! The tickets of a confirmed hold: one for each place of its lines, with codes that nobody can guess.
 
-use eventicket_contracts::{BookingId, EventId, TicketTypeId};
+use eventicket_contracts::bookings::{Line, Ticket};
+use eventicket_contracts::{EventId, Timestamp};
 use rand::Rng;
-
-use crate::allocation::{Change, Content, Record, What};
 
 /// Crockford's base 32: no I, L, O, U.
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 /// Characters of a code; five bits each.
 const LENGTH: usize = 26;
 
-/// A ticket to be written; its code is made when it is.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct NewTicket<'a> {
-    pub booking: BookingId,
-    pub number: i32,
-    pub event: EventId,
-    pub ticket_type: TicketTypeId,
-    pub name: &'a str,
-    pub seat: Option<&'a str>,
-}
-
-/// The tickets that a change makes: one for each place of a hold that was confirmed.
-pub(crate) fn tickets<'a>(change: &Change, record: &'a Record) -> impl Iterator<Item = NewTicket<'a>> {
-    let lines = match (&change.what, &record.content) {
-        (What::Confirmed, Content::Hold(hold)) => hold.reserved.lines.as_slice(),
-        _ => &[],
-    };
-    let (booking, event) = (change.key.saga, record.event);
+/// The tickets of these lines, whose codes are in the order of the places.
+pub(crate) fn tickets(event_id: EventId, lines: &[Line], codes: Vec<String>, issued_at: Timestamp) -> Vec<Ticket> {
     let places = lines.iter().flat_map(|line| (0..line.quantity as usize).map(move |at| (line, line.seats.get(at))));
-    places.zip(1..).map(move |((line, seat), number)| {
-        let (ticket_type, name, seat) = (line.ticket_type_id, line.name.as_str(), seat.map(String::as_str));
-        NewTicket { booking, number, event, ticket_type, name, seat }
-    })
+    let ticket = |((line, seat), code): ((&Line, Option<&String>), String)| Ticket {
+        code,
+        event_id,
+        ticket_type_id: line.ticket_type_id,
+        name: line.name.clone(),
+        seat: seat.cloned(),
+        issued_at,
+    };
+    places.zip(codes).map(ticket).collect()
 }
 
 /// 130 random bits, of the generator that the system seeds.

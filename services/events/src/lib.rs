@@ -49,6 +49,7 @@ struct Events {
 /// The database or the broker cannot be reached, or a part ended before its time.
 pub async fn run(ctx: Context) -> anyhow::Result<()> {
     let pool = database(&ctx.settings, DATABASE, &MIGRATOR).await?;
+    eventicket_kit::pool::watch(&pool, DATABASE, &ctx.shutdown);
     let relay = Relay::new(pool.clone(), ctx.nats.clone(), ctx.clock.clone()).limits(ctx.limits.clone());
     let events = Arc::new(Events {
         store: Store::new(pool),

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use eventicket_contracts::codes;
 use eventicket_contracts::sagas::{PUBLISH_EVENT, StartAnswer, StartSaga};
-use eventicket_contracts::{codes, subjects};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -74,8 +74,9 @@ async fn open(events: &Events, start: SagaStart) -> Result<Option<Duration>, sql
         input: start.input.clone(),
         give_up_at: events.clock.now().plus(TIMEOUT),
         trace: None,
+        blind: true,
     };
-    match events.nats.request(subjects::START, &request, TIMEOUT).await {
+    match events.nats.start(&request, TIMEOUT).await {
         Ok(StartAnswer::Started { .. }) => events.store.started(start.id).await.map(|()| None),
         Ok(StartAnswer::Busy { retry_after_ms }) => {
             Ok(Some(Duration::from_millis(retry_after_ms).clamp(RETRY, MOST_WAIT)))

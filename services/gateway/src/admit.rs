@@ -23,7 +23,7 @@ pub async fn admit(State(app): State<Shared>, mut request: Request, next: Next) 
             (next.run(request).await, standing)
         }
         Err(excess) => {
-            metrics::counter!("eventicket_http_rate_limited_total").increment(1);
+            crate::figures::rate_limited();
             (excess.problem().into_response(), excess.standing)
         }
     };

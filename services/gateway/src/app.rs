@@ -39,7 +39,12 @@ pub type Shared = Arc<App>;
 impl App {
     /// From a service's context.
     pub fn new(ctx: &Context) -> anyhow::Result<Self> {
-        Self::over(Backend::new(ctx.nats.clone()), &ctx.settings, ctx.clock.clone(), ctx.shutdown.clone())
+        Self::over(
+            Backend::new(ctx.nats.clone(), ctx.shutdown.clone()),
+            &ctx.settings,
+            ctx.clock.clone(),
+            ctx.shutdown.clone(),
+        )
     }
 
     /// Over any backend.

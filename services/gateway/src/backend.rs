@@ -6,10 +6,11 @@ use axum::http::StatusCode;
 use eventicket_contracts::sagas::{Act, ActAnswer, StartAnswer, StartSaga};
 use eventicket_contracts::{codes, identity, subjects};
 use eventicket_kit::{FieldError, Problem};
-use eventicket_nats::{Nats, QueryError, QueryFailure};
+use eventicket_nats::{Nats, QueryError, QueryFailure, Starts};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 /// The service that answers for users and tokens.
 pub const IDENTITY: &str = identity::SERVICE;
@@ -26,12 +27,18 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// The way to the services. Empty only in tests of what needs no service.
-pub struct Backend(Option<Nats>);
+pub struct Backend(Option<Way>);
+
+struct Way {
+    nats: Nats,
+    starts: Starts,
+}
 
 impl Backend {
-    /// Over these connections.
-    pub fn new(nats: Nats) -> Self {
-        Self(Some(nats))
+    /// Over these connections, until shutdown.
+    pub fn new(nats: Nats, shutdown: CancellationToken) -> Self {
+        let starts = Starts::begin(nats.clone(), shutdown);
+        Self(Some(Way { nats, starts }))
     }
 
     /// Nobody answers.
@@ -42,7 +49,7 @@ impl Backend {
 
     /// Whether the broker is there.
     pub fn is_connected(&self) -> bool {
-        self.0.as_ref().is_some_and(Nats::is_connected)
+        self.0.as_ref().is_some_and(|way| way.nats.is_connected())
     }
 
     /// Asks a service, without a translation of failures.
@@ -52,8 +59,8 @@ impl Backend {
         name: &str,
         query: &impl Serialize,
     ) -> Result<A, QueryFailure> {
-        let nats = self.0.as_ref().ok_or(QueryFailure::Disconnected)?;
-        nats.query(service, name, query).await
+        let way = self.0.as_ref().ok_or(QueryFailure::Disconnected)?;
+        way.nats.query(service, name, query).await
     }
 
     /// Asks a service for what changes nothing.
@@ -78,17 +85,14 @@ impl Backend {
 
     /// Starts a saga.
     pub async fn start(&self, start: &StartSaga) -> Result<StartAnswer, Problem> {
-        self.request(subjects::START, start).await
+        let way = self.0.as_ref().ok_or_else(|| unavailable(ORCHESTRATOR))?;
+        way.starts.start(start, PATIENCE).await.map_err(|failure| refused(ORCHESTRATOR, failure, true))
     }
 
     /// Cancels or signals a saga.
     pub async fn act(&self, act: &Act) -> Result<ActAnswer, Problem> {
-        self.request(subjects::ACT, act).await
-    }
-
-    async fn request<A: DeserializeOwned>(&self, subject: &str, request: &impl Serialize) -> Result<A, Problem> {
-        let nats = self.0.as_ref().ok_or_else(|| unavailable(ORCHESTRATOR))?;
-        let answer = nats.request(subject, request, PATIENCE).await;
+        let way = self.0.as_ref().ok_or_else(|| unavailable(ORCHESTRATOR))?;
+        let answer = way.nats.request(subjects::ACT, act, PATIENCE).await;
         answer.map_err(|failure| refused(ORCHESTRATOR, failure, true))
     }
 }

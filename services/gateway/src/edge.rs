@@ -8,11 +8,13 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use eventicket_kit::Problem;
 use eventicket_kit::problem::with_request_id;
+use eventicket_nats::trace;
 use futures::FutureExt as _;
 use tokio::time::Instant;
-use tracing::{Instrument as _, Span, field};
+use tracing::{Instrument as _, field};
 use uuid::Uuid;
 
+use crate::figures::{self, UnderWay};
 use crate::trace::Trace;
 
 /// Longest path with its query.
@@ -33,16 +35,21 @@ pub async fn edge(mut request: Request, next: Next) -> Response {
     let method = method(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
-    let span =
-        tracing::info_span!("request", "otel.kind" = "server", method, route, request_id = %id, status = field::Empty);
-    let trace = Trace::begin(&span, request.headers());
+    let (trace, mut recorded) = Trace::begin(request.headers(), || format!("{method} {route}"));
+    let (trace_id, request_id) = (trace.id(), &id);
+    let span = tracing::info_span!("request", method, route, %request_id, %trace_id, status = field::Empty);
     request.extensions_mut().insert(trace);
+    let under_way = UnderWay::begin();
 
     let mut response = with_request_id(id.clone(), guarded(request, next).instrument(span.clone())).await;
 
     let status = response.status();
+    drop(under_way);
+    if let Some(recorded) = &mut recorded {
+        tell(recorded, method, route, &id, status);
+    }
     finish(&span, status, started);
-    measure(method, route, status, started);
+    figures::answered(method, route, status, started.elapsed());
     decorate(response.headers_mut(), &id);
     response
 }
@@ -95,7 +102,7 @@ fn method(method: &Method) -> &'static str {
     }
 }
 
-fn finish(span: &Span, status: StatusCode, started: Instant) {
+fn finish(span: &tracing::Span, status: StatusCode, started: Instant) {
     span.record("status", status.as_u16());
     let _in_span = span.enter();
     let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -106,12 +113,15 @@ fn finish(span: &Span, status: StatusCode, started: Instant) {
     }
 }
 
-fn measure(method: &'static str, route: &str, status: StatusCode, started: Instant) {
-    let (route, status) = (route.to_owned(), status.as_str().to_owned());
-    metrics::histogram!("eventicket_http_request_duration_seconds", "method" => method, "route" => route.clone())
-        .record(started.elapsed().as_secs_f64());
-    metrics::counter!("eventicket_http_requests_total", "method" => method, "route" => route, "status" => status)
-        .increment(1);
+/// By the names of OpenTelemetry's conventions.
+fn tell(span: &mut trace::Span, method: &'static str, route: &str, id: &str, status: StatusCode) {
+    span.set("http.request.method", method);
+    span.set("http.route", route.to_owned());
+    span.set("http.response.status_code", i64::from(status.as_u16()));
+    span.set("eventicket.request_id", id.to_owned());
+    if status.is_server_error() {
+        span.fail(status.as_str());
+    }
 }
 
 /// The headers that every answer has, where the endpoint did not set its own.

@@ -14,6 +14,7 @@ mod docs;
 mod edge;
 mod etag;
 mod extract;
+mod figures;
 mod health;
 mod idempotency;
 mod jwks;

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use eventicket_contracts::sagas::{BookingStatus, BookingView};
+use bytes::Bytes;
+use eventicket_contracts::sagas::BookingStatus;
 use eventicket_contracts::{SagaId, subjects};
 use eventicket_nats::Nats;
 use futures::StreamExt as _;
@@ -33,8 +34,8 @@ struct Hint<'a> {
 struct Seen {
     /// A status other than `pending`, or something that was perhaps missed.
     settled: bool,
-    /// The booking as the last hint shows it.
-    booking: Option<Arc<BookingView>>,
+    /// The booking as the last hint shows it: a [`eventicket_contracts::sagas::BookingView`] as JSON.
+    booking: Option<Bytes>,
 }
 
 /// Those who wait, by saga.
@@ -53,7 +54,7 @@ impl Status {
     }
 
     /// Takes a broadcast.
-    fn hear(&self, payload: &[u8]) {
+    fn hear(&self, payload: &Bytes) {
         let Ok(hints) = serde_json::from_slice::<Vec<Hint<'_>>>(payload) else {
             return tracing::warn!("a broadcast of changes cannot be read");
         };
@@ -61,7 +62,7 @@ impl Status {
         for hint in hints {
             if let Some(waiter) = waiters.get(&hint.id) {
                 let settles = hint.status != BookingStatus::Pending.name();
-                let booking = hint.view.and_then(|view| serde_json::from_str(view.get()).ok()).map(Arc::new);
+                let booking = hint.view.map(|view| payload.slice_ref(view.get().as_bytes()));
                 waiter.send_modify(|seen| {
                     seen.settled |= settles;
                     seen.booking = booking;
@@ -89,14 +90,14 @@ impl Status {
 
     async fn listen<M>(&self, nats: &Nats, mut subscription: M, shutdown: &CancellationToken)
     where
-        M: futures::Stream<Item: AsRef<[u8]>> + Unpin,
+        M: futures::Stream<Item = Bytes> + Unpin,
     {
         let connects = || nats.subscriber().statistics().connects.load(Ordering::Relaxed);
         let (mut known, mut look) = (connects(), tokio::time::interval(LOOK));
         loop {
             tokio::select! {
                 message = subscription.next() => match message {
-                    Some(message) => self.hear(message.as_ref()),
+                    Some(message) => self.hear(&message),
                     None => return,
                 },
                 _ = look.tick() => {
@@ -126,7 +127,7 @@ impl Waiter {
     }
 
     /// Until it is worth a look whether the booking is still pending; the booking where the hint brought it.
-    pub async fn settled(&mut self) -> Option<Arc<BookingView>> {
+    pub async fn settled(&mut self) -> Option<Bytes> {
         self.seen.wait_for(|seen| seen.settled).await.ok()?.booking.clone()
     }
 }
@@ -147,7 +148,7 @@ mod tests {
 
     fn tell(status: &Status, id: SagaId, name: &str) {
         let change = StatusChange { id, status: name.into(), version: 2, view: None };
-        status.hear(&serde_json::to_vec(&[change]).unwrap());
+        status.hear(&serde_json::to_vec(&[change]).unwrap().into());
     }
 
     #[tokio::test]
@@ -180,6 +181,6 @@ mod tests {
         let mut waiter = status.wait(SagaId::fresh());
         status.wake_all();
         waiter.settled().await;
-        status.hear(b"not json");
+        status.hear(&Bytes::from_static(b"not json"));
     }
 }

@@ -5,40 +5,47 @@ use std::convert::Infallible;
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use tracing::Span;
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use eventicket_nats::trace::{Span, Telling, TraceId, Traceparent};
+use eventicket_nats::trace::{is_exported, new_span_id, new_trace_id, sampling};
 
 /// The trace of a request; an extension of each.
-#[derive(Clone)]
-pub struct Trace {
-    span: Span,
-    /// What the client sent, where it was well formed.
-    given: Option<String>,
-}
+#[derive(Clone, Copy)]
+pub struct Trace(Traceparent);
 
 impl Trace {
-    /// Puts the request's span below the client's, where it sent one.
-    pub fn begin(span: &Span, headers: &HeaderMap) -> Self {
+    /// The request's place in the client's trace, where it sent one, or in a new one, with its span where that is recorded.
+    pub fn begin(headers: &HeaderMap, name: impl FnOnce() -> String) -> (Self, Option<Span>) {
         let header = headers.get("traceparent").and_then(|v| v.to_str().ok());
-        let given = header.filter(|h| well_formed(h)).map(str::to_owned);
-        if given.is_some() {
-            // Fails only where the span is not recorded.
-            let _ = span.set_parent(eventicket_nats::trace::context(given.as_deref()));
+        let given = header.and_then(Traceparent::parse);
+        let (trace, span) = (given.map_or_else(new_trace_id, |given| given.trace), new_span_id());
+        let sampled = sampling().keeps(trace, given);
+        let place = Traceparent { trace, span, sampled };
+        // Where nothing is recorded, a client's own place goes on; one that is made serves to find the request's logs and
+        // its saga by one id.
+        if !is_exported() {
+            return (Self(given.unwrap_or(place)), None);
         }
-        Self { span: span.clone(), given }
+        if !sampled {
+            return (Self(given.map_or(place, |given| Traceparent { sampled, ..given })), None);
+        }
+        let span = match given {
+            Some(given) => {
+                let parent = Traceparent { sampled, ..given }.to_string();
+                Span::below(Some(&parent), Telling::Server, name)
+            }
+            None => Some(Span::root(place, Telling::Server, name())),
+        };
+        (Self(span.as_ref().map_or(place, Span::place)), span)
+    }
+
+    /// The trace's id.
+    pub fn id(&self) -> TraceId {
+        self.0.trace
     }
 
     /// The `traceparent` for whatever the request causes.
     pub fn traceparent(&self) -> String {
-        if let Some(exported) = eventicket_nats::trace::traceparent(&self.span.context()) {
-            return exported;
-        }
-        // Nothing is exported here: the client's trace goes on, or one is made that is not sampled, so that the
-        // request's logs and its saga can still be found by one id.
-        self.given.clone().unwrap_or_else(|| {
-            let (trace, span) = (rand::random::<u128>().max(1), rand::random::<u64>().max(1));
-            format!("00-{trace:032x}-{span:016x}-00")
-        })
+        self.0.to_string()
     }
 }
 
@@ -46,17 +53,9 @@ impl<S: Sync> FromRequestParts<S> for Trace {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let known = parts.extensions.get::<Self>().cloned();
-        Ok(known.unwrap_or_else(|| Self { span: Span::current(), given: None }))
+        let known = parts.extensions.get::<Self>().copied();
+        Ok(known.unwrap_or_else(|| Self::begin(&HeaderMap::new(), String::new).0))
     }
-}
-
-/// `00-<trace id>-<span id>-<flags>` in lower-case hex, neither id zero.
-fn well_formed(header: &str) -> bool {
-    let parts: Vec<&str> = header.split('-').collect();
-    let hex = |s: &str, len| s.len() == len && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    let id = |s: &str, len| hex(s, len) && s.bytes().any(|b| b != b'0');
-    matches!(parts[..], ["00", trace, span, flags] if id(trace, 32) && id(span, 16) && hex(flags, 2))
 }
 
 #[cfg(test)]
@@ -68,13 +67,13 @@ mod tests {
     fn a_clients_trace_goes_on_and_a_malformed_one_is_replaced() {
         let of = |header: &'static str| {
             let headers = HeaderMap::from_iter([("traceparent".parse().unwrap(), HeaderValue::from_static(header))]);
-            Trace::begin(&Span::none(), &headers).traceparent()
+            Trace::begin(&headers, String::new).0.traceparent()
         };
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         assert_eq!(of(good), good);
         for bad in ["", "00-0-0-01", "00-00000000000000000000000000000000-b7ad6b7169203331-01", "ff-0af7"] {
             let made = of(bad);
-            assert!(well_formed(&made) && made.ends_with("-00"), "{made}");
+            assert!(Traceparent::parse(&made).is_some_and(|made| !made.sampled), "{made}");
         }
     }
 }

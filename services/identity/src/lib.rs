@@ -92,6 +92,7 @@ fn claims(user: CustomerId, roles: Vec<Role>, now: Timestamp, life: Duration) ->
 /// The database or the broker cannot be reached, or a part ended before its time.
 pub async fn run(ctx: Context) -> anyhow::Result<()> {
     let pool = database(&ctx.settings, DATABASE, &MIGRATOR).await?;
+    eventicket_kit::pool::watch(&pool, DATABASE, &ctx.shutdown);
     let relay = Relay::new(pool.clone(), ctx.nats.clone(), ctx.clock.clone()).limits(ctx.limits.clone());
     let store = Store::new(pool);
     let keys = KeyRing::new(store.clone(), &ctx.settings, ctx.clock.clone())?;

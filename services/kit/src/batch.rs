@@ -1,7 +1,152 @@
-//! The locks of a batch.
+//! The transaction of a batch: its session, the locks of its sagas, and what it reads under them.
+
+use std::fmt::{Display, Write as _};
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use eventicket_contracts::SagaId;
-use sqlx::PgConnection;
+use futures::TryStreamExt as _;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Either, PgConnection, PgPool, Postgres};
+use uuid::Uuid;
+
+const LOCK_SAGAS: &str = "SELECT FROM unnest($1::bigint[]) AS k HAVING count(pg_advisory_xact_lock(k)) < 0";
+
+/// A statement over ids, `$1::uuid[]`, that a session prepares under a name.
+#[derive(Clone, Copy, Debug)]
+pub struct Read {
+    /// Unique within its service.
+    pub name: &'static str,
+    /// The statement.
+    pub sql: &'static str,
+}
+
+/// Where a service begins its batches. Sessions are kept from batch to batch: the pool tests a session whenever it is taken
+/// and whenever it is given back, which are two round trips more for each batch.
+#[derive(Clone)]
+pub struct Batches {
+    pool: PgPool,
+    reads: &'static [Read],
+    kept: Kept,
+}
+
+type Kept = Arc<Mutex<Vec<PoolConnection<Postgres>>>>;
+
+/// Most sessions that are kept: a worker's, and one of what runs beside it.
+const KEPT: usize = 2;
+
+impl Batches {
+    /// Batches in the pool's database, which read with these statements.
+    pub fn new(pool: PgPool, reads: &'static [Read]) -> Self {
+        Self { pool, reads, kept: Arc::default() }
+    }
+
+    /// Begins a transaction, takes the locks of these sagas, as [`lock_sagas`] does, and only then reads. All of it is one
+    /// round trip, and still each read sees what was committed before it began. Gives the rows of each read.
+    ///
+    /// # Errors
+    /// The database's; nothing is locked then.
+    pub async fn begin(
+        &self,
+        sagas: &[SagaId],
+        reads: &[(Read, &[Uuid])],
+    ) -> Result<(Batch, Vec<Vec<PgRow>>), sqlx::Error> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let session = match kept {
+            Some(session) => session,
+            None => self.open().await?,
+        };
+        let mut batch = Batch { session, kept: self.kept.clone() };
+        let begin = format!("BEGIN; EXECUTE lock_sagas ('{}');", array(keys(sagas)));
+        // The first two bring no rows.
+        let rows = batch.run(begin, reads).await?.split_off(2);
+        Ok((batch, rows))
+    }
+
+    /// A session with its prepared statements. It never goes back to the pool, which knows nothing of them.
+    async fn open(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        let mut session = self.pool.acquire().await?;
+        session.close_on_drop();
+        let mut prepare = format!("PREPARE lock_sagas (bigint[]) AS {LOCK_SAGAS};");
+        for Read { name, sql } in self.reads {
+            let _ = write!(prepare, "PREPARE {name} (uuid[]) AS {sql};");
+        }
+        sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut *session).await?;
+        Ok(session)
+    }
+}
+
+/// A batch's transaction. Where it is dropped before its commit, its session ends, and all is rolled back.
+pub struct Batch {
+    session: PoolConnection<Postgres>,
+    kept: Kept,
+}
+
+impl Batch {
+    /// Reads in one round trip; each read sees what was committed before it began. Gives the rows of each.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn read(&mut self, reads: &[(Read, &[Uuid])]) -> Result<Vec<Vec<PgRow>>, sqlx::Error> {
+        self.run(String::new(), reads).await
+    }
+
+    /// Runs statements of this module, then reads. Numbers and ids are all that is written into the text.
+    async fn run(&mut self, mut text: String, reads: &[(Read, &[Uuid])]) -> Result<Vec<Vec<PgRow>>, sqlx::Error> {
+        for (Read { name, .. }, ids) in reads {
+            let _ = write!(text, "EXECUTE {name} ('{}');", array(*ids));
+        }
+        let mut sets = Vec::with_capacity(reads.len());
+        let mut rows = Vec::new();
+        let mut found = sqlx::raw_sql(AssertSqlSafe(text)).fetch_many(&mut *self.session);
+        while let Some(next) = found.try_next().await? {
+            match next {
+                Either::Right(row) => rows.push(row),
+                Either::Left(_) => sets.push(std::mem::take(&mut rows)),
+            }
+        }
+        Ok(sets)
+    }
+
+    /// Makes it last, and leaves its session to the next batch.
+    ///
+    /// # Errors
+    /// The database's; whether it lasts is not known then.
+    pub async fn commit(mut self) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql("COMMIT").execute(&mut *self.session).await?;
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < KEPT {
+            kept.push(self.session);
+        }
+        Ok(())
+    }
+}
+
+impl Deref for Batch {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.session
+    }
+}
+
+impl DerefMut for Batch {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.session
+    }
+}
+
+/// An array in PostgreSQL's text.
+fn array<T: Display>(items: impl IntoIterator<Item = T>) -> String {
+    let mut text = String::from("{");
+    for item in items {
+        let comma = if text.len() > 1 { "," } else { "" };
+        let _ = write!(text, "{comma}{item}");
+    }
+    text.push('}');
+    text
+}
 
 /// Takes the transaction's advisory locks of these sagas, in an order that all batches share. Whoever decides about a
 /// saga's rows calls it first and reads in a *new* statement, which then sees what the former holder committed.

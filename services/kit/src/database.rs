@@ -19,10 +19,11 @@ const ACQUIRE: Duration = Duration::from_secs(5);
 /// Statements of the hot path find their rows by index, whatever the table's size was when their plan was made: a plan is
 /// kept by its connection, and must not read the table whole for each batch as it grows (measured: 200 ms instead of 5 at
 /// 17,000 sagas). With that one shape, planning anew for each set of parameters buys nothing.
-const SESSION: [(&str, &str); 7] = [
+const SESSION: [(&str, &str); 8] = [
     ("lock_timeout", "1s"),
     ("idle_in_transaction_session_timeout", "1s"),
     ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
     ("plan_cache_mode", "force_generic_plan"),

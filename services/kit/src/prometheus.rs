@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use eventicket_contracts::metrics::{self as names, Kind, Metric};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -29,8 +30,21 @@ pub fn install() {
         let handle = recorder.handle();
         // Fails only where another recorder was installed first; that one then gets the metrics.
         let _ = metrics::set_global_recorder(recorder);
+        describe();
+        metrics::gauge!(names::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         handle
     });
+}
+
+/// Says what each metric tells.
+fn describe() {
+    for Metric { name, kind, help, .. } in names::ALL {
+        match kind {
+            Kind::Counter => metrics::describe_counter!(*name, *help),
+            Kind::Gauge => metrics::describe_gauge!(*name, *help),
+            Kind::Histogram => metrics::describe_histogram!(*name, *help),
+        }
+    }
 }
 
 /// All metrics now, as `text/plain; version=0.0.4`; empty before [`install`].

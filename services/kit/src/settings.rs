@@ -74,7 +74,8 @@ macro_rules! variable {
     (@ secret) => { true };
 }
 
-/// Every variable that EvenTicket reads, beside `RUST_LOG` and OpenTelemetry's own `OTEL_*`.
+/// Every variable that EvenTicket reads, beside `RUST_LOG`, `EVENTICKET_LOG`
+/// (`json` or `text`) and OpenTelemetry's own `OTEL_*`.
 pub const VARIABLES: &[Variable] = &[
     variable!(
         "DATABASE_URL",

@@ -1,22 +1,19 @@
 //! Logs and traces of the process.
 
+mod export;
+
 use std::fs::File;
 use std::io::IsTerminal;
 use std::sync::Arc;
 
-use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt};
 
-/// Where spans go; without it none are exported. OpenTelemetry's own name, as are the others.
-const ENDPOINT: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
-/// Share of the traces that are kept, 0 to 1; all where it is not set.
-const RATIO: &str = "OTEL_TRACES_SAMPLER_ARG";
+/// `json` or `text`: the form of logs on standard error. Where it is not set, a terminal gets text.
+const FORM: &str = "EVENTICKET_LOG";
 /// What is logged where `RUST_LOG` says nothing.
 const FILTER: &str = "info";
 
@@ -35,7 +32,7 @@ impl Drop for Guard {
 }
 
 /// Sets up logs on standard error (JSON lines, or text on a terminal), traces by OTLP over HTTP where an endpoint is
-/// set, W3C propagation, metrics and TLS. `process` is the traces' service name. A second call changes nothing.
+/// set, metrics and TLS. `process` is the traces' service name. A second call changes nothing.
 pub fn init(process: &str) -> Guard {
     set_up(process, None)
 }
@@ -51,18 +48,13 @@ pub fn init_with_file(process: &str, log: File, quiet: &[&str]) -> Guard {
 fn set_up(process: &str, log: Option<(File, Targets)>) -> Guard {
     crate::tls::install();
     crate::prometheus::install();
-    opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
-    let (provider, failure) = match exporter(process) {
+    let (provider, failure) = match export::provider(process) {
         Ok(provider) => (provider, None),
         Err(error) => (None, Some(error)),
     };
-    let spans = provider.as_ref().map(|provider| {
-        opentelemetry::global::set_tracer_provider(provider.clone());
-        tracing_opentelemetry::layer().with_tracer(provider.tracer("eventicket"))
-    });
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER));
     // Fails only where a subscriber is set already, as in tests.
-    let _ = Registry::default().with(filter).with(spans).with(lines(log)).try_init();
+    let _ = Registry::default().with(filter).with(lines(log)).try_init();
     if let Some(error) = failure {
         tracing::error!(%error, "traces are not exported");
     }
@@ -78,42 +70,29 @@ where
         let people = people.with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
         let file = fmt::layer().json().flatten_event(true).with_writer(Arc::new(log));
         file.and_then(people.with_filter(shown)).boxed()
-    } else if std::io::stderr().is_terminal() {
+    } else if is_text(std::env::var(FORM).ok().as_deref(), std::io::stderr().is_terminal()) {
         fmt::layer().with_writer(std::io::stderr).boxed()
     } else {
         fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed()
     }
 }
 
-fn exporter(process: &str) -> Result<Option<SdkTracerProvider>, opentelemetry_otlp::ExporterBuildError> {
-    if !ENDPOINT.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())) {
-        return Ok(None);
+/// Whether people read the log.
+fn is_text(form: Option<&str>, terminal: bool) -> bool {
+    match form {
+        Some("text") => true,
+        Some("json") => false,
+        _ => terminal,
     }
-    let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().build()?;
-    let ratio = std::env::var(RATIO).ok();
-    let resource = Resource::builder().with_service_name(process.to_owned()).build();
-    let provider = SdkTracerProvider::builder()
-        .with_batch_exporter(exporter)
-        .with_sampler(sampler(ratio.as_deref()))
-        .with_resource(resource)
-        .build();
-    Ok(Some(provider))
-}
-
-/// A trace that was begun elsewhere is kept where it was kept there.
-fn sampler(ratio: Option<&str>) -> Sampler {
-    let ratio = ratio.and_then(|text| text.parse::<f64>().ok()).filter(|r| (0.0..=1.0).contains(r)).unwrap_or(1.0);
-    Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(ratio)))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::sampler;
+    use super::is_text;
 
     #[test]
-    fn the_ratio_is_read_and_nonsense_keeps_everything() {
-        for (text, shown) in [(Some("0.25"), "0.25"), (None, "1.0"), (Some("2"), "1.0"), (Some("many"), "1.0")] {
-            assert!(format!("{:?}", sampler(text)).contains(&format!("TraceIdRatioBased({shown})")), "{text:?}");
-        }
+    fn the_form_that_is_asked_for_counts_and_else_a_terminal_gets_text() {
+        assert!(is_text(Some("text"), false) && !is_text(Some("json"), true));
+        assert!(is_text(None, true) && !is_text(None, false) && is_text(Some("xml"), true));
     }
 }

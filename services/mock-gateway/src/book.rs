@@ -251,11 +251,6 @@ impl Book {
         self.intents.get(id).cloned().ok_or_else(|| Refusal::missing("payment intent"))
     }
 
-    /// All intents and refunds.
-    pub fn all(&self) -> (impl Iterator<Item = &Intent>, impl Iterator<Item = &Refund>) {
-        (self.intents.values(), self.refunds.values())
-    }
-
     /// The newest intents, at most `limit` of them, and whether there are more.
     pub fn newest(&self, limit: usize) -> (Vec<Intent>, bool) {
         (self.intents.values().rev().take(limit).cloned().collect(), self.intents.len() > limit)

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use eventicket_contracts::{Clock, Timestamp};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::answer::Answer;
 use crate::book::{Book, Moment, Outcome, failure, fresh};
 use crate::form::Operation;
 use crate::intents::{Intent, Refusal};
@@ -20,23 +22,6 @@ use crate::webhooks::{Due, Queue};
 
 /// Longest wait for the next end that comes by itself: the clock may be set meanwhile.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// What answers a request.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub status: u16,
-    pub body: Value,
-    /// It was stored before.
-    pub replayed: bool,
-    /// The connection is to be cut in its place.
-    pub unheard: bool,
-}
-
-impl Answer {
-    pub fn ok(body: Value) -> Self {
-        Self { status: 200, body, replayed: false, unheard: false }
-    }
-}
 
 /// An operation with its key.
 pub(crate) struct Change {
@@ -85,7 +70,8 @@ impl Gateway {
         for (record, place) in history {
             state.book.enter(&record);
             if webhooks {
-                state.unsent.enter(&record, place, 0);
+                let object = if record.events.is_empty() { None } else { record.object(&base) };
+                state.unsent.enter(&record, object, 0);
             }
             state.settings = record.settings.unwrap_or(state.settings);
             if let (Some(key), Some(request)) = (record.key, record.request) {
@@ -94,11 +80,6 @@ impl Gateway {
         }
         let (due_changed, unsent_changed) = (Notify::new(), Notify::new());
         Self { state: Mutex::new(state), writer, clock: Clock::system(), base, webhooks, due_changed, unsent_changed }
-    }
-
-    /// Its own address, without a slash at its end.
-    pub fn base(&self) -> &str {
-        &self.base
     }
 
     pub fn now(&self) -> Timestamp {
@@ -161,6 +142,7 @@ impl Gateway {
         named: Option<(&str, &str)>,
         carry_out: impl FnOnce(&mut Book, Moment<'_>) -> Option<Outcome>,
     ) -> Option<Answer> {
+        let key = named.map(|(key, _)| key);
         // The place in the queue comes first: under the lock nothing may wait, and its order is the file's.
         let permit = self.writer.reserve().await?;
         let (record, unheard, synced) = {
@@ -177,13 +159,16 @@ impl Gateway {
             let synced = permit.append(&record);
             (record, unheard, synced)
         };
+        let answer = Answer { unheard, ..Answer::json(record.status, record.body(&self.base)) };
         let place = synced.await.ok()?;
-        self.after(&record, place, named.map(|(key, _)| key));
-        Some(Answer { status: record.status, unheard, ..Answer::ok(record.body(&self.base)) })
+        self.after(&record, place, key, &answer.body);
+        Some(answer)
     }
 
     /// The record is synced: its answer stands under its key, its webhooks leave.
-    fn after(&self, record: &Record, place: Place, key: Option<&str>) {
+    fn after(&self, record: &Record, place: Place, key: Option<&str>, body: &Bytes) {
+        // A success says what webhooks tell.
+        let object = if record.error.is_none() { Some(body.clone()) } else { record.object(&self.base) };
         let mut state = self.state();
         match (key, &record.key) {
             (Some(key), Some(_)) => {
@@ -196,7 +181,7 @@ impl Gateway {
         }
         if !record.events.is_empty() {
             let due = record.at.saturating_add_unsigned(state.settings.webhook_delay_ms);
-            state.unsent.enter(record, place, due);
+            state.unsent.enter(record, object, due);
             self.unsent_changed.notify_one();
         }
         drop(state);
@@ -236,11 +221,6 @@ impl Gateway {
         if state.settings.webhooks { state.unsent.take(self.now(), most) } else { (Vec::new(), None) }
     }
 
-    /// Reads what a webhook tells.
-    pub fn load(&self, place: Place) -> std::io::Result<Record> {
-        self.writer.load(place)
-    }
-
     /// These webhooks were taken.
     pub async fn delivered(&self, ids: Vec<String>) {
         self.state().unsent.delivered(&ids);
@@ -257,10 +237,10 @@ impl Gateway {
     }
 
     /// Reads, once all that the answer may tell is synced.
-    pub async fn look(&self, read: impl FnOnce(&Book, &str) -> Result<Value, Refusal>) -> Answer {
+    pub async fn look(&self, read: impl FnOnce(&Book, &str) -> Result<Bytes, Refusal>) -> Answer {
         match self.state().settings.fate(rand::random()) {
-            Fate::Unavailable => return Answer { status: 503, ..Answer::ok(failure()) },
-            Fate::Cut | Fate::Unheard => return Answer { unheard: true, ..Answer::ok(Value::Null) },
+            Fate::Unavailable => return Answer { status: 503, ..Answer::ok(&failure()) },
+            Fate::Cut | Fate::Unheard => return Answer { unheard: true, ..Answer::ok(&Value::Null) },
             Fate::Made | Fate::Failed | Fate::FailedAfter => {}
         }
         let Some(permit) = self.writer.reserve().await else { return broken() };
@@ -270,7 +250,7 @@ impl Gateway {
         };
         match (synced.await, found) {
             (Err(_), _) => broken(),
-            (Ok(_), Ok(body)) => Answer::ok(body),
+            (Ok(_), Ok(body)) => Answer::json(200, body),
             (Ok(_), Err(refusal)) => self.refused(&refusal),
         }
     }
@@ -287,7 +267,7 @@ impl Gateway {
     }
 
     pub fn refused(&self, refusal: &Refusal) -> Answer {
-        Answer { status: refusal.status, ..Answer::ok(refusal.body(&self.base)) }
+        Answer { status: refusal.status, ..Answer::ok(&refusal.body(&self.base)) }
     }
 
     /// How long a change takes.
@@ -318,7 +298,7 @@ impl Gateway {
 
     fn replay(&self, stored: Place) -> Answer {
         match self.writer.load(stored) {
-            Ok(record) => Answer { status: record.status, replayed: true, ..Answer::ok(record.body(&self.base)) },
+            Ok(record) => Answer { replayed: true, ..Answer::json(record.status, record.body(&self.base)) },
             Err(error) => {
                 tracing::error!(%error, "a stored answer cannot be read");
                 broken()
@@ -334,5 +314,5 @@ impl Gateway {
 
 /// The ledger cannot be written or read: nothing is stored, and the process ends.
 pub(crate) fn broken() -> Answer {
-    Answer { status: 500, ..Answer::ok(failure()) }
+    Answer { status: 500, ..Answer::ok(&failure()) }
 }

@@ -2,139 +2,152 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
-use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use bytes::Bytes;
+use eventicket_kit::prometheus;
+use eventicket_kit::server::{Answers, Whole};
+use eventicket_kit::trace::{Span, Telling};
+use hyper::header::AUTHORIZATION;
+use hyper::http::request::Parts;
+use serde::Serialize;
 
-use crate::connections::Unheard;
+use crate::answer::{Answer, json};
+use crate::finished::Finished;
 use crate::form::{self, Operation};
-use crate::gateway::{Answer, Change, Gateway, broken, fingerprint};
+use crate::gateway::{Change, Gateway, fingerprint};
 use crate::intents::{Refund, Refusal};
 use crate::{pages, test_routes};
 
 /// Stripe's bounds of a page.
 const PAGE: (usize, usize) = (10, 100);
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
-const REPLAYED: &str = "idempotent-replayed";
 
-pub(crate) type App = State<Arc<Gateway>>;
-
-/// All routes; each but `/healthz` and the customer's pages wants the key.
-pub(crate) fn router(gateway: Arc<Gateway>, key: &str) -> Router {
-    let (bearer, asked): (Arc<str>, _) = (format!("Bearer {key}").into(), Arc::clone(&gateway));
-    let authorized = move |request: Request, next: Next| {
-        let known =
-            request.headers().get(header::AUTHORIZATION).is_some_and(|value| value.as_bytes() == bearer.as_bytes());
-        let refused = Arc::clone(&asked);
-        async move { if known { next.run(request).await } else { unauthorized(&refused).into_response() } }
-    };
-    Router::new()
-        .route("/v1/payment_intents", post(create).get(list))
-        .route("/v1/payment_intents/{id}", get(show))
-        .route("/v1/payment_intents/{id}/confirm", post(confirm))
-        .route("/v1/payment_intents/{id}/cancel", post(cancel))
-        .route("/v1/refunds", post(refund).get(refunds))
-        .route("/v1/refunds/{id}", get(show_refund))
-        .merge(test_routes::router())
-        .fallback(async |State(gateway): App| {
-            gateway.refused(&Refusal { status: 404, ..Refusal::invalid("url_invalid", "no such URL") })
-        })
-        .layer(middleware::from_fn(authorized))
-        .route("/healthz", get(async || "ok"))
-        .merge(pages::router())
-        .with_state(gateway)
-}
-
-fn unauthorized(gateway: &Gateway) -> Answer {
-    let message = "the secret key is missing or wrong";
-    gateway.refused(&Refusal { status: 401, ..Refusal::invalid("api_key_invalid", message) })
-}
-
-async fn create(State(gateway): App, headers: HeaderMap, body: Bytes) -> Answer {
-    change(gateway, &headers, "payment_intents", &body, form::create(&body)).await
-}
-
-async fn confirm(State(gateway): App, Path(id): Path<String>, headers: HeaderMap, body: Bytes) -> Answer {
-    change(gateway, &headers, &format!("{id}/confirm"), &body, form::confirm(id, &body)).await
-}
-
-async fn cancel(State(gateway): App, Path(id): Path<String>, headers: HeaderMap, body: Bytes) -> Answer {
-    change(gateway, &headers, &format!("{id}/cancel"), &body, form::cancel(id, &body)).await
-}
-
-async fn refund(State(gateway): App, headers: HeaderMap, body: Bytes) -> Answer {
-    change(gateway, &headers, "refunds", &body, form::refund(&body)).await
-}
-
-/// Makes the change in a task of its own: an asker who hangs up does not stop it half way.
-async fn change(
+/// Answers requests.
+#[derive(Clone)]
+pub(crate) struct App {
     gateway: Arc<Gateway>,
-    headers: &HeaderMap,
-    path: &str,
-    body: &[u8],
+    /// The value of the header that proves who calls.
+    bearer: Arc<str>,
+}
+
+impl Answers for App {
+    const MOST_BYTES: usize = 1024 * 1024;
+
+    async fn answer(&self, head: &Parts, body: Bytes) -> Option<Whole> {
+        let parent = head.headers.get("traceparent").and_then(|value| value.to_str().ok());
+        let _span = Span::below(parent, Telling::Server, || format!("{} {}", head.method, kind_of(head.uri.path())));
+        self.route(head, body).await.response()
+    }
+}
+
+impl App {
+    pub fn new(gateway: Arc<Gateway>, key: &str) -> Self {
+        Self { gateway, bearer: format!("Bearer {key}").into() }
+    }
+
+    /// All routes; each but `/healthz` and the customer's pages wants the key.
+    async fn route(&self, parts: &Parts, body: Bytes) -> Answer {
+        let gateway = &self.gateway;
+        let path: Vec<&str> = parts.uri.path().split('/').skip(1).collect();
+        match (parts.method.as_str(), path.as_slice()) {
+            ("GET", ["healthz"]) => return Answer::text("ok"),
+            ("GET", ["metrics"]) => return Answer::text(prometheus::render()),
+            ("GET", ["authenticate", id]) => return pages::show(gateway, id).await,
+            ("POST", ["authenticate", id, "complete"]) => return pages::complete(gateway, id).await,
+            ("POST", ["authenticate", id, "fail"]) => return pages::fail(gateway, id).await,
+            _ => {}
+        }
+        let proof = parts.headers.get(AUTHORIZATION);
+        if proof.is_none_or(|proof| proof.as_bytes() != self.bearer.as_bytes()) {
+            return refuse(gateway, 401, "api_key_invalid", "the secret key is missing or wrong");
+        }
+        let fingerprint = |path: &str| fingerprint(path, &body);
+        let change = |fingerprint, operation| change(gateway, parts, fingerprint, operation);
+        match (parts.method.as_str(), path.as_slice()) {
+            ("POST", ["v1", "payment_intents"]) => change(fingerprint("payment_intents"), form::create(&body)).await,
+            ("POST", ["v1", "payment_intents", id, "confirm"]) => {
+                change(fingerprint(&format!("{id}/confirm")), form::confirm((*id).to_owned(), &body)).await
+            }
+            ("POST", ["v1", "payment_intents", id, "cancel"]) => {
+                change(fingerprint(&format!("{id}/cancel")), form::cancel((*id).to_owned(), &body)).await
+            }
+            ("POST", ["v1", "refunds"]) => change(fingerprint("refunds"), form::refund(&body)).await,
+            ("GET", ["v1", "payment_intents"]) => list(gateway, parts).await,
+            ("GET", ["v1", "payment_intents", id]) => {
+                gateway.look(|book, base| book.intent(id).map(|intent| json(&intent.shown(base)))).await
+            }
+            ("GET", ["v1", "refunds"]) => refunds(gateway, parts).await,
+            ("GET", ["v1", "refunds", id]) => {
+                gateway.look(|book, _| book.refund(id).map(|refund| json(&refund.shown()))).await
+            }
+            ("POST", ["test", "settings"]) => test_routes::settings(gateway, &body).await,
+            ("POST", ["test", "refunds" | "payment_intents", id, "succeed"]) => test_routes::succeed(gateway, id).await,
+            ("POST", ["test", "refunds" | "payment_intents", id, "fail"]) => test_routes::fail(gateway, id).await,
+            _ => refuse(gateway, 404, "url_invalid", "no such URL"),
+        }
+    }
+}
+
+/// A path without ids, as a span is named.
+fn kind_of(path: &str) -> String {
+    let is_word = |part: &&str| !part.contains(|c: char| c.is_ascii_digit()) || *part == "v1";
+    path.split('/').filter(is_word).collect::<Vec<_>>().join("/")
+}
+
+fn refuse(gateway: &Gateway, status: u16, code: &'static str, message: &str) -> Answer {
+    gateway.refused(&Refusal { status, ..Refusal::invalid(code, message) })
+}
+
+/// Makes the change; an asker who hangs up does not stop it half way.
+async fn change(
+    gateway: &Arc<Gateway>,
+    parts: &Parts,
+    fingerprint: String,
     operation: Result<Operation, Refusal>,
 ) -> Answer {
     let operation = match operation {
         Ok(operation) => operation,
         Err(refusal) => return gateway.refused(&refusal),
     };
-    let key = headers.get(IDEMPOTENCY_KEY).map(|key| String::from_utf8_lossy(key.as_bytes()).into_owned());
-    let change = Change { operation, key, fingerprint: fingerprint(path, body) };
-    tokio::spawn(async move { gateway.change(change).await }).await.unwrap_or_else(|_| broken())
+    let key = parts.headers.get(IDEMPOTENCY_KEY).map(|key| String::from_utf8_lossy(key.as_bytes()).into_owned());
+    let change = Change { operation, key, fingerprint };
+    let gateway = Arc::clone(gateway);
+    Finished::new(async move { gateway.change(change).await }).await
 }
 
-async fn show(State(gateway): App, Path(id): Path<String>) -> Answer {
-    gateway.look(|book, base| book.intent(&id).map(|intent| intent.body(base))).await
+#[derive(Serialize)]
+struct List<T> {
+    object: &'static str,
+    data: Vec<T>,
+    has_more: bool,
 }
 
-async fn show_refund(State(gateway): App, Path(id): Path<String>) -> Answer {
-    gateway.look(|book, _| book.refund(&id).map(|refund| refund.body())).await
+fn listed<T: Serialize>(data: Vec<T>, has_more: bool) -> Bytes {
+    json(&List { object: "list", data, has_more })
 }
 
-#[derive(Deserialize)]
-struct Page {
-    limit: Option<usize>,
-    payment_intent: Option<String>,
+/// A parameter of the query.
+fn asked(parts: &Parts, name: &str) -> Option<String> {
+    let query = parts.uri.query().unwrap_or_default();
+    let found = url::form_urlencoded::parse(query.as_bytes()).find(|(found, _)| found == name);
+    found.map(|(_, value)| value.into_owned())
 }
 
-async fn list(State(gateway): App, Query(page): Query<Page>) -> Answer {
-    let limit = page.limit.unwrap_or(PAGE.0).clamp(1, PAGE.1);
+async fn list(gateway: &Gateway, parts: &Parts) -> Answer {
+    let Ok(limit) = asked(parts, "limit").map_or(Ok(PAGE.0), |limit| limit.parse()) else {
+        return gateway.refused(&Refusal::invalid("parameter_invalid_integer", "limit must be a whole number"));
+    };
     let newest = gateway.look(|book, base| {
-        let (intents, more) = book.newest(limit);
-        Ok(listed(intents.iter().map(|intent| intent.body(base)).collect(), more))
+        let (intents, more) = book.newest(limit.clamp(1, PAGE.1));
+        Ok(listed(intents.iter().map(|intent| intent.shown(base)).collect(), more))
     });
     newest.await
 }
 
-async fn refunds(State(gateway): App, Query(page): Query<Page>) -> Answer {
-    let Some(intent) = page.payment_intent else {
+async fn refunds(gateway: &Gateway, parts: &Parts) -> Answer {
+    let Some(intent) = asked(parts, "payment_intent") else {
         return gateway.refused(&Refusal::invalid("parameter_missing", "payment_intent is missing"));
     };
     let refunds =
-        gateway.look(|book, _| Ok(listed(book.refunds_of(&intent).iter().map(Refund::body).collect(), false)));
+        gateway.look(|book, _| Ok(listed(book.refunds_of(&intent).iter().map(Refund::shown).collect(), false)));
     refunds.await
-}
-
-fn listed(data: Vec<Value>, has_more: bool) -> Value {
-    json!({ "object": "list", "data": data, "has_more": has_more })
-}
-
-impl IntoResponse for Answer {
-    fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, Json(self.body)).into_response();
-        if self.replayed {
-            response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
-        }
-        if self.unheard {
-            response.extensions_mut().insert(Unheard);
-        }
-        response
-    }
 }

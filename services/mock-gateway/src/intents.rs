@@ -140,7 +140,7 @@ impl Refusal {
             error["param"] = param.into();
         }
         if let Some(intent) = &self.intent {
-            error["payment_intent"] = intent.body(base);
+            error["payment_intent"] = json!(intent.shown(base));
         }
         json!({ "error": error })
     }
@@ -254,7 +254,7 @@ impl Intent {
     }
 
     /// As Stripe shows it; the payment method is left out. `base` is the gateway's own address.
-    pub(crate) fn body(&self, base: &str) -> Value {
+    pub(crate) fn shown(&self, base: &str) -> ShownIntent<'_> {
         let error = self.declined.as_deref().map(|code| match code {
             NOT_AUTHENTICATED => {
                 json!({ "type": "invalid_request_error", "code": code, "message": "the payment was not authenticated" })
@@ -267,21 +267,52 @@ impl Intent {
             let url = format!("{base}/authenticate/{}", self.id);
             json!({ "type": "redirect_to_url", "redirect_to_url": { "url": url, "return_url": null } })
         });
-        json!({
-            "id": self.id,
-            "object": "payment_intent",
-            "amount": self.amount,
-            "amount_received": if self.status == Status::Succeeded { self.amount } else { 0 },
-            "currency": self.currency,
-            "status": self.status,
-            "description": self.description,
-            "metadata": self.metadata,
-            "last_payment_error": error,
-            "next_action": action,
-            "created": self.created / 1000,
-            "livemode": false,
-        })
+        ShownIntent {
+            id: &self.id,
+            object: "payment_intent",
+            amount: self.amount,
+            amount_received: if self.status == Status::Succeeded { self.amount } else { 0 },
+            currency: &self.currency,
+            status: self.status,
+            description: self.description.as_deref(),
+            metadata: &self.metadata,
+            last_payment_error: error,
+            next_action: action,
+            created: self.created / 1000,
+            livemode: false,
+        }
     }
+}
+
+/// An intent in Stripe's shape.
+#[derive(Serialize)]
+pub(crate) struct ShownIntent<'a> {
+    id: &'a str,
+    object: &'static str,
+    amount: i64,
+    amount_received: i64,
+    currency: &'a str,
+    status: Status,
+    description: Option<&'a str>,
+    metadata: &'a BTreeMap<String, String>,
+    last_payment_error: Option<Value>,
+    next_action: Option<Value>,
+    created: i64,
+    livemode: bool,
+}
+
+/// A refund in Stripe's shape.
+#[derive(Serialize)]
+pub(crate) struct ShownRefund<'a> {
+    id: &'a str,
+    object: &'static str,
+    amount: i64,
+    currency: &'a str,
+    payment_intent: &'a str,
+    status: RefundStatus,
+    failure_reason: Option<&'static str>,
+    metadata: &'a BTreeMap<String, String>,
+    created: i64,
 }
 
 impl Refund {
@@ -296,19 +327,18 @@ impl Refund {
     }
 
     /// As Stripe shows it.
-    pub(crate) fn body(&self) -> Value {
-        let failure = (self.status == RefundStatus::Failed).then_some(REFUND_FAILURE);
-        json!({
-            "id": self.id,
-            "object": "refund",
-            "amount": self.amount,
-            "currency": self.currency,
-            "payment_intent": self.intent,
-            "status": self.status,
-            "failure_reason": failure,
-            "metadata": self.metadata,
-            "created": self.created / 1000,
-        })
+    pub(crate) fn shown(&self) -> ShownRefund<'_> {
+        ShownRefund {
+            id: &self.id,
+            object: "refund",
+            amount: self.amount,
+            currency: &self.currency,
+            payment_intent: &self.intent,
+            status: self.status,
+            failure_reason: (self.status == RefundStatus::Failed).then_some(REFUND_FAILURE),
+            metadata: &self.metadata,
+            created: self.created / 1000,
+        }
     }
 }
 
@@ -401,7 +431,7 @@ mod tests {
             let mut open = intent(Status::RequiresPaymentMethod);
             open.confirm(Some(token)).unwrap();
             assert_eq!(open.status, status);
-            assert_eq!(open.body("http://gate")["next_action"].is_null(), status == Status::Processing);
+            assert_eq!(open.shown("http://gate").next_action.is_none(), status == Status::Processing);
             let mut failed = open.clone();
             failed.settle(Settlement::Fails).unwrap();
             assert_eq!(

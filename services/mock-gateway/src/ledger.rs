@@ -11,10 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::answer::json;
 pub use crate::intents::{Intent, Refund, RefundStatus, Status};
 use crate::intents::{Refusal, Settlement};
 use crate::settings::Settings;
@@ -156,14 +158,15 @@ impl Record {
     }
 
     /// The body of the answer that it records.
-    pub fn body(&self, base: &str) -> Value {
-        self.error.clone().or_else(|| self.object(base)).unwrap_or(Value::Null)
+    pub fn body(&self, base: &str) -> Bytes {
+        let error = self.error.as_ref().map(json);
+        error.or_else(|| self.object(base)).unwrap_or(Bytes::from_static(b"null"))
     }
 
     /// What it changed, as Stripe shows it.
-    pub fn object(&self, base: &str) -> Option<Value> {
-        let intent = || self.intent.as_ref().map(|intent| intent.body(base));
-        self.refund.as_ref().map(Refund::body).or_else(intent)
+    pub fn object(&self, base: &str) -> Option<Bytes> {
+        let intent = || self.intent.as_ref().map(|intent| json(&intent.shown(base)));
+        self.refund.as_ref().map(|refund| json(&refund.shown())).or_else(intent)
     }
 
     /// The id of what it changed.

@@ -3,8 +3,9 @@
 //!
 //! No answer leaves before everything that it tells has been synced to the ledger.
 
+mod answer;
 mod book;
-mod connections;
+mod finished;
 mod form;
 mod gateway;
 mod http;
@@ -12,7 +13,6 @@ mod intents;
 pub mod ledger;
 mod pages;
 mod settings;
-pub mod simulation;
 mod test_routes;
 pub mod tokens;
 mod webhooks;
@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use eventicket_kit::server;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 pub use webhooks::{Webhooks, sign};
 
 use crate::gateway::Gateway;
+use crate::http::App;
 use crate::settings::Settings;
 
 /// How a gateway is started.
@@ -80,7 +82,7 @@ impl Server {
     /// Serves until shutdown, or until the ledger cannot be written. Dropping the future cuts all connections.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let Self { listener, gateway, key, webhooks, writer } = self;
-        let router = http::router(Arc::clone(&gateway), &key);
+        let app = App::new(Arc::clone(&gateway), &key);
         let sending = async {
             match webhooks {
                 Some(to) => webhooks::send(Arc::clone(&gateway), to, shutdown.clone()).await,
@@ -89,10 +91,7 @@ impl Server {
         };
         let serving = async {
             let serve = async {
-                tokio::join!(
-                    gateway.settle_due(shutdown.clone()),
-                    connections::serve(listener, router, shutdown.clone())
-                );
+                tokio::join!(gateway.settle_due(shutdown.clone()), server::serve(listener, app, shutdown.clone()));
                 Ok(())
             };
             tokio::try_join!(sending, serve).map(|_| ())

@@ -1,54 +1,39 @@
 //! The page on which a customer does what a payment asks for; `next_action` of its intent leads here.
 
-use std::sync::Arc;
-
-use axum::Router;
-use axum::extract::{Path, State};
-use axum::http::StatusCode;
-use axum::response::Html;
-use axum::routing::{get, post};
-
+use crate::answer::Answer;
 use crate::form::Operation;
 use crate::gateway::Gateway;
-use crate::http::App;
 use crate::intents::{Intent, Settlement, Status};
 
-type Page = (StatusCode, Html<String>);
-
-/// Nobody but the customer knows an intent's id.
-pub(crate) fn router() -> Router<Arc<Gateway>> {
-    Router::new()
-        .route("/authenticate/{id}", get(show))
-        .route("/authenticate/{id}/complete", post(complete))
-        .route("/authenticate/{id}/fail", post(fail))
-}
-
-async fn show(State(gateway): App, Path(id): Path<String>) -> Page {
-    match gateway.intent(&id).await {
+/// Asks the customer. Nobody else knows an intent's id.
+pub(crate) async fn show(gateway: &Gateway, id: &str) -> Answer {
+    match gateway.intent(id).await {
         Some(intent) if intent.status == Status::RequiresAction => asks(&intent),
-        Some(_) => page(StatusCode::OK, "<p>There is nothing to do for this payment.</p>"),
-        None => page(StatusCode::NOT_FOUND, "<p>There is no such payment.</p>"),
+        Some(_) => page(200, "<p>There is nothing to do for this payment.</p>"),
+        None => page(404, "<p>There is no such payment.</p>"),
     }
 }
 
-async fn complete(State(gateway): App, Path(id): Path<String>) -> Page {
-    end(&gateway, id, Settlement::Succeeds, "<p>Thank you: the payment is made. You can close this page.</p>").await
+/// The customer pays.
+pub(crate) async fn complete(gateway: &Gateway, id: &str) -> Answer {
+    end(gateway, id, Settlement::Succeeds, "<p>Thank you: the payment is made. You can close this page.</p>").await
 }
 
-async fn fail(State(gateway): App, Path(id): Path<String>) -> Page {
-    end(&gateway, id, Settlement::Fails, "<p>The payment was not made. You can close this page.</p>").await
+/// The customer refuses.
+pub(crate) async fn fail(gateway: &Gateway, id: &str) -> Answer {
+    end(gateway, id, Settlement::Fails, "<p>The payment was not made. You can close this page.</p>").await
 }
 
-async fn end(gateway: &Gateway, id: String, end: Settlement, told: &str) -> Page {
-    let acts = gateway.intent(&id).await.is_some_and(|intent| intent.status == Status::RequiresAction);
-    if acts && gateway.settle(Operation::Settle { id, end }).await.status == 200 {
-        page(StatusCode::OK, told)
+async fn end(gateway: &Gateway, id: &str, end: Settlement, told: &str) -> Answer {
+    let acts = gateway.intent(id).await.is_some_and(|intent| intent.status == Status::RequiresAction);
+    if acts && gateway.settle(Operation::Settle { id: id.to_owned(), end }).await.status == 200 {
+        page(200, told)
     } else {
-        page(StatusCode::CONFLICT, "<p>There is nothing to do for this payment any more.</p>")
+        page(409, "<p>There is nothing to do for this payment any more.</p>")
     }
 }
 
-fn asks(intent: &Intent) -> Page {
+fn asks(intent: &Intent) -> Answer {
     let (id, currency) = (&intent.id, intent.currency.to_uppercase());
     let amount = format!("{}.{:02}", intent.amount / 100, intent.amount % 100);
     let body = format!(
@@ -56,12 +41,12 @@ fn asks(intent: &Intent) -> Page {
 <form method=\"post\"><button formaction=\"/authenticate/{id}/complete\">Pay</button>
 <button formaction=\"/authenticate/{id}/fail\">Refuse</button></form>"
     );
-    page(StatusCode::OK, &body)
+    page(200, &body)
 }
 
-fn page(status: StatusCode, body: &str) -> Page {
+fn page(status: u16, body: &str) -> Answer {
     let html = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Test bank</title><h1>Test bank</h1>{body}</html>"
     );
-    (status, Html(html))
+    Answer::page(status, html)
 }

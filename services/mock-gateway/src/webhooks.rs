@@ -5,15 +5,16 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use eventicket_contracts::Timestamp;
+use eventicket_kit::client::Client;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use serde_json::json;
 use sha2::Sha256;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::gateway::Gateway;
-use crate::ledger::{Place, Record};
+use crate::ledger::Record;
 use crate::tokens::hex;
 
 /// Where webhooks go.
@@ -57,16 +58,20 @@ pub(crate) struct Queue {
 pub(crate) struct Due {
     pub id: String,
     pub kind: String,
-    /// The record that shows what it tells.
-    pub place: Place,
+    /// When what it tells happened, in milliseconds since 1970.
+    pub at: i64,
+    /// What it tells of, as JSON.
+    pub object: Bytes,
     pub tries: u32,
 }
 
 impl Queue {
-    /// Takes over what a record says.
-    pub fn enter(&mut self, record: &Record, place: Place, due: i64) {
+    /// Takes over what a record says; `object` is what it changed.
+    pub fn enter(&mut self, record: &Record, object: Option<Bytes>, due: i64) {
+        let object = object.unwrap_or(Bytes::from_static(b"null"));
         for event in &record.events {
-            let webhook = Due { id: event.id.clone(), kind: event.kind.clone(), place, tries: 0 };
+            let (id, kind, object) = (event.id.clone(), event.kind.clone(), object.clone());
+            let webhook = Due { id, kind, at: record.at, object, tries: 0 };
             self.waiting.insert((due, event.id.clone()));
             self.all.insert(event.id.clone(), webhook);
         }
@@ -82,13 +87,13 @@ impl Queue {
     /// Those whose time has come, at most `most`, or the time until the next one.
     pub fn take(&mut self, now: Timestamp, most: usize) -> (Vec<Due>, Option<Duration>) {
         let mut taken = Vec::new();
-        while let Some((at, id)) = self.waiting.first().cloned() {
-            let wait = Timestamp(at).since(now);
+        while let Some((at, _)) = self.waiting.first() {
+            let wait = Timestamp(*at).since(now);
             if !wait.is_zero() || taken.len() >= most {
                 return (taken, Some(wait));
             }
-            self.waiting.pop_first();
-            taken.extend(self.all.get(&id).cloned());
+            let first = self.waiting.pop_first();
+            taken.extend(first.and_then(|(_, id)| self.all.get(&id).cloned()));
         }
         (taken, None)
     }
@@ -107,16 +112,15 @@ impl Queue {
 
 /// Sends webhooks until shutdown.
 pub(crate) async fn send(gateway: Arc<Gateway>, to: Webhooks, shutdown: CancellationToken) -> anyhow::Result<()> {
-    // Fails only where a provider is installed already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder().http1_only().no_proxy().tcp_nodelay(true).timeout(TIMEOUT).build()?;
+    let client = Arc::new(Client::new(&to.url, AT_ONCE, TIMEOUT)?);
+    let secret: Arc<str> = to.secret.into();
     let mut under_way = JoinSet::new();
     loop {
         let (due, wait) = gateway.take_webhooks(AT_ONCE - under_way.len());
         for webhook in due {
-            let (gateway, client, to) = (Arc::clone(&gateway), client.clone(), to.clone());
+            let (client, secret, unix) = (Arc::clone(&client), Arc::clone(&secret), gateway.now().millis() / 1000);
             under_way.spawn(async move {
-                let taken = deliver(&gateway, &client, &to, &webhook).await;
+                let taken = deliver(&client, &secret, unix, &webhook).await;
                 (webhook, taken)
             });
         }
@@ -142,21 +146,13 @@ pub(crate) async fn send(gateway: Arc<Gateway>, to: Webhooks, shutdown: Cancella
 }
 
 /// Whether it was taken.
-async fn deliver(gateway: &Gateway, client: &reqwest::Client, to: &Webhooks, webhook: &Due) -> bool {
-    let record = match gateway.load(webhook.place) {
-        Ok(record) => record,
-        Err(error) => {
-            tracing::error!(%error, "a webhook cannot be read");
-            return false;
-        }
-    };
-    let body = body(webhook, &record, gateway.base());
-    let signature = sign(&to.secret, gateway.now().millis() / 1000, &body);
-    let request = client.post(&to.url).header("Content-Type", "application/json").header("Stripe-Signature", signature);
-    match request.body(body).send().await {
-        Ok(response) if response.status().is_success() => true,
-        Ok(response) => {
-            tracing::debug!(webhook = webhook.id, status = %response.status(), "a webhook was not taken");
+async fn deliver(client: &Client, secret: &str, unix: i64, webhook: &Due) -> bool {
+    let body = webhook.body();
+    let request = client.request("POST", "").header("Stripe-Signature", sign(secret, unix, &body));
+    match client.call(request.body("application/json", &body), |answer| answer.status).await {
+        Ok(200..=299) => true,
+        Ok(status) => {
+            tracing::debug!(webhook = webhook.id, status, "a webhook was not taken");
             false
         }
         Err(error) => {
@@ -166,27 +162,22 @@ async fn deliver(gateway: &Gateway, client: &reqwest::Client, to: &Webhooks, web
     }
 }
 
-/// What a webhook says.
-pub(crate) fn body(webhook: &Due, record: &Record, base: &str) -> String {
-    let intent = || record.intent.as_ref().map(|intent| intent.body(base));
-    let object = if webhook.kind.starts_with("refund.") { record.object(base) } else { intent() };
-    json!({
-        "id": webhook.id,
-        "object": "event",
-        "api_version": API_VERSION,
-        "created": record.at / 1000,
-        "type": webhook.kind,
-        "data": { "object": object },
-        "livemode": false,
-    })
-    .to_string()
+impl Due {
+    /// As it is sent: ids and kinds are words of ours, and the object is JSON already.
+    fn body(&self) -> String {
+        let Self { id, kind, at, object, .. } = self;
+        let (created, object) = (at / 1000, String::from_utf8_lossy(object));
+        format!(
+            r#"{{"id":"{id}","object":"event","api_version":"{API_VERSION}","created":{created},"type":"{kind}","data":{{"object":{object}}},"livemode":false}}"#
+        )
+    }
 }
 
 /// The value of `Stripe-Signature`: the time, and the HMAC-SHA-256 of `<time>.<body>`.
 pub fn sign(secret: &str, unix: i64, body: &str) -> String {
     // A key of any length is taken.
     let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes());
-    let signature = mac.map(|mac| mac.chain_update(format!("{unix}.{body}")).finalize().into_bytes());
+    let signature = mac.map(|mac| mac.chain_update(format!("{unix}.")).chain_update(body).finalize().into_bytes());
     format!("t={unix},v1={}", hex(&signature.unwrap_or_default()))
 }
 
@@ -199,8 +190,7 @@ mod tests {
     fn what_was_not_taken_waits_longer_each_time_and_what_was_taken_is_gone() {
         let mut queue = Queue::default();
         let event = Event { id: "evt_1".into(), kind: "refund.updated".into() };
-        let place = Place::default();
-        queue.enter(&Record { events: vec![event], ..Record::at(0) }, place, 100);
+        queue.enter(&Record { events: vec![event], ..Record::at(0) }, None, 100);
         assert_eq!(queue.take(Timestamp(99), 9), (vec![], Some(Duration::from_millis(1))));
         let (mut taken, next) = queue.take(Timestamp(100), 9);
         assert_eq!((taken.len(), next, queue.len()), (1, None, 1));
@@ -209,7 +199,7 @@ mod tests {
         let again = queue.take(Timestamp(300), 9).0.remove(0);
         queue.put_back(again, Timestamp(300));
         assert_eq!(queue.take(Timestamp(300), 9).1, Some(BACKOFF.0 * 2));
-        queue.enter(&Record { delivered: vec!["evt_1".into()], ..Record::at(0) }, place, 0);
+        queue.enter(&Record { delivered: vec!["evt_1".into()], ..Record::at(0) }, None, 0);
         assert_eq!((queue.take(Timestamp(9_999), 9), queue.len()), ((vec![], None), 0));
     }
 

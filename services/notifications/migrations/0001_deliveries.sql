@@ -9,6 +9,7 @@ CREATE TABLE deliveries (
     customer   uuid    NOT NULL,
     data       text    NOT NULL,             -- JSON, as the template wants it
     answer     text,                         -- JSON of the rejection, where it was refused
+    trace      text,                         -- W3C traceparent of the command, where its trace is recorded
     tries      integer NOT NULL DEFAULT 0,   -- rises with each claim, and so names the claim
     due_at     bigint  NOT NULL,             -- the next try, or the end of the claim's lease
     last_error text,

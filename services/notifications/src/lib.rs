@@ -30,7 +30,9 @@ pub const DATABASE: &str = Service::NOTIFICATIONS.name();
 
 /// Runs the service until shutdown: takes commands, answers queries, sends mail.
 pub async fn run(ctx: Context) -> anyhow::Result<()> {
-    let store = Store::new(database(&ctx.settings, DATABASE, &MIGRATOR).await?);
+    let pool = database(&ctx.settings, DATABASE, &MIGRATOR).await?;
+    eventicket_kit::pool::watch(&pool, DATABASE, &ctx.shutdown);
+    let store = Store::new(pool);
     let mailer = Mailer::new(&ctx, store.clone())?;
     let queries = queries::serve(&ctx.nats, store.clone()).await?;
     let commands = Arc::new(Notifications::new(store, ctx.clock.clone(), mailer.waker()));

@@ -6,8 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use eventicket_contracts::metrics as names;
 use eventicket_contracts::{Clock, Timestamp};
 use eventicket_kit::Context;
+use eventicket_nats::trace::{Span, Telling};
 use futures::StreamExt as _;
 use futures::stream;
 use tokio::sync::Notify;
@@ -34,17 +36,6 @@ const FIRST_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(15 * 60);
 /// How often the queue is measured.
 const MEASURE: Duration = Duration::from_secs(15);
-
-/// Mails handed to the mail server.
-const SENT: &str = "eventicket_mails_sent_total";
-/// Mails given up.
-const FAILED: &str = "eventicket_mails_failed_total";
-/// Tries that failed and are repeated.
-const RETRIED: &str = "eventicket_mails_retried_total";
-/// Mails that have not left.
-const QUEUE: &str = "eventicket_mails_waiting";
-/// Age in seconds of the oldest of them.
-const AGE: &str = "eventicket_mails_oldest_seconds";
 
 /// The part of the service that sends.
 pub(crate) struct Mailer {
@@ -126,7 +117,11 @@ impl Mailer {
                     if shutdown.is_cancelled() {
                         return (claim, Outcome::GivenBack);
                     }
+                    let mut span = span(&claim);
                     let sent = self.outgoing.send(&claim, users.get(&claim.customer)).await;
+                    if let (Some(span), Err(failure)) = (&mut span, &sent) {
+                        span.fail(failure.to_string()); // which names nobody
+                    }
                     let outcome = self.outcome(&claim, sent);
                     (claim, outcome)
                 };
@@ -150,10 +145,10 @@ impl Mailer {
             Err(Failure::Later(why)) => Outcome::Later(next_try(claim.tries, rand::random(), now), why),
         };
         match &outcome {
-            Outcome::Sent => metrics::counter!(SENT).increment(1),
-            Outcome::Later(..) => metrics::counter!(RETRIED).increment(1),
+            Outcome::Sent => metrics::counter!(names::MAILS_SENT).increment(1),
+            Outcome::Later(..) => metrics::counter!(names::MAILS_RETRIED).increment(1),
             Outcome::GivenUp(reason) => {
-                metrics::counter!(FAILED).increment(1);
+                metrics::counter!(names::MAILS_FAILED).increment(1);
                 tracing::warn!(delivery = %claim.key, reason, tries = claim.tries, "a mail is given up");
             }
             Outcome::GivenBack => {}
@@ -176,13 +171,21 @@ impl Mailer {
     async fn measure(&self) {
         match self.store.backlog().await {
             Ok((waiting, oldest)) => {
-                metrics::gauge!(QUEUE).set(waiting as f64);
+                metrics::gauge!(names::MAILS_WAITING).set(waiting as f64);
                 let age = oldest.map_or(Duration::ZERO, |oldest| self.clock.now().since(oldest));
-                metrics::gauge!(AGE).set(age.as_secs_f64());
+                metrics::gauge!(names::MAILS_OLDEST).set(age.as_secs_f64());
             }
             Err(error) => tracing::debug!(%error, "the queue of mails cannot be measured"),
         }
     }
+}
+
+/// The span of a try, where the trace of its booking is recorded.
+fn span(claim: &Claim) -> Option<Span> {
+    let mut span = Span::below(claim.trace.as_deref(), Telling::Client, || format!("mail {}", claim.template))?;
+    span.set("eventicket.saga", claim.key.saga.to_string());
+    span.set("eventicket.attempt", i64::from(claim.tries));
+    Some(span)
 }
 
 /// When a mail is tried again after its `tries`th failure. `random`, in 0..1, takes away up to half of the delay.

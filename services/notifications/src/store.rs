@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use eventicket_contracts::envelope::{Answer, Key};
-use eventicket_contracts::notifications::{Delivery, Send};
+use eventicket_contracts::notifications::Delivery;
 use eventicket_contracts::{BookingId, CustomerId, SagaId, Timestamp};
-use eventicket_kit::batch::lock_sagas;
+use eventicket_kit::batch::{self, Batches, Read};
 use serde_json::Value;
 use sqlx::postgres::PgRow;
-use sqlx::{PgPool, Postgres, Row, Transaction};
+use sqlx::{PgPool, Row};
 use uuid::Uuid;
 
 use crate::audit::Recorded;
@@ -17,15 +17,28 @@ use crate::audit::Recorded;
 /// The service's tables.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
+/// The answers that are recorded of sagas.
+const ANSWERS: Read =
+    Read { name: "answers", sql: "SELECT saga, step, round, answer FROM deliveries WHERE saga = ANY($1)" };
+
 #[derive(Clone)]
-pub(crate) struct Store(PgPool);
+pub(crate) struct Store {
+    pool: PgPool,
+    batches: Batches,
+}
 
 /// A delivery to be recorded.
+#[derive(Debug)]
 pub(crate) struct NewDelivery {
     pub key: Key,
-    pub send: Send,
+    pub template: String,
+    pub customer: CustomerId,
+    /// JSON, as the template wants it.
+    pub data: String,
     /// Its rejection; it then never leaves.
     pub refused: Option<Answer>,
+    /// W3C `traceparent` of its command, where its trace is recorded.
+    pub trace: Option<String>,
     pub at: Timestamp,
 }
 
@@ -37,6 +50,8 @@ pub(crate) struct Claim {
     pub customer: CustomerId,
     /// JSON, as the template wants it.
     pub data: String,
+    /// W3C `traceparent` of its command, where its trace is recorded.
+    pub trace: Option<String>,
     /// This try's number, from 1.
     pub tries: u32,
     pub created_at: Timestamp,
@@ -54,15 +69,15 @@ pub(crate) enum Outcome {
 
 impl Store {
     pub fn new(pool: PgPool) -> Self {
-        Self(pool)
+        Self { batches: Batches::new(pool.clone(), &[ANSWERS]), pool }
     }
 
-    /// Opens a batch, with the locks of its sagas.
-    pub async fn begin(&self, keys: &[Key]) -> Result<Batch, sqlx::Error> {
-        let mut tx = self.0.begin().await?;
-        let sagas: Vec<SagaId> = keys.iter().map(|key| key.saga).collect();
-        lock_sagas(&mut tx, &sagas).await?;
-        Ok(Batch(tx))
+    /// Opens a batch: the locks of its sagas, and the answers that are recorded of them.
+    pub async fn begin(&self, sagas: &[SagaId]) -> Result<(Batch, HashMap<Key, Answer>), sqlx::Error> {
+        let ids: Vec<Uuid> = sagas.iter().map(|saga| saga.0).collect();
+        let (tx, found) = self.batches.begin(sagas, &[(ANSWERS, &ids)]).await?;
+        let recorded = found.iter().flatten().map(recorded).collect::<Result<_, _>>()?;
+        Ok((Batch(tx), recorded))
     }
 
     /// Takes up to `most` deliveries whose time has come; nobody else gets them before the lease ends.
@@ -73,12 +88,12 @@ impl Store {
                  ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED)
              UPDATE deliveries d SET tries = d.tries + 1, due_at = $3
              FROM picked p WHERE (d.saga, d.step, d.round) = (p.saga, p.step, p.round)
-             RETURNING d.saga, d.step, d.round, d.template, d.customer, d.data, d.tries, d.created_at",
+             RETURNING d.saga, d.step, d.round, d.template, d.customer, d.data, d.trace, d.tries, d.created_at",
         )
         .bind(now.millis())
         .bind(i64::try_from(most).unwrap_or(i64::MAX))
         .bind(now.plus(lease).millis())
-        .fetch_all(&self.0)
+        .fetch_all(&self.pool)
         .await?;
         rows.iter().map(claim).collect()
     }
@@ -114,7 +129,7 @@ impl Store {
         .bind(verdicts.iter().map(|v| v.1).collect::<Vec<_>>())
         .bind(verdicts.iter().map(|v| v.2.clone()).collect::<Vec<_>>())
         .bind(now.millis())
-        .execute(&self.0)
+        .execute(&self.pool)
         .await?;
         Ok(())
     }
@@ -122,14 +137,14 @@ impl Store {
     /// When the next delivery is due, or the next lease ends.
     pub async fn next_due(&self) -> Result<Option<Timestamp>, sqlx::Error> {
         let due: Option<i64> =
-            sqlx::query_scalar("SELECT min(due_at) FROM deliveries WHERE state = 'due'").fetch_one(&self.0).await?;
+            sqlx::query_scalar("SELECT min(due_at) FROM deliveries WHERE state = 'due'").fetch_one(&self.pool).await?;
         Ok(due.map(Timestamp))
     }
 
     /// How many deliveries have not left, and when the oldest of them was asked for.
     pub async fn backlog(&self) -> Result<(i64, Option<Timestamp>), sqlx::Error> {
         let row = sqlx::query("SELECT count(*), min(created_at) FROM deliveries WHERE state = 'due'")
-            .fetch_one(&self.0)
+            .fetch_one(&self.pool)
             .await?;
         Ok((row.try_get(0)?, row.try_get::<Option<i64>, _>(1)?.map(Timestamp)))
     }
@@ -141,7 +156,7 @@ impl Store {
              FROM deliveries WHERE saga = $1 ORDER BY created_at, step, round",
         )
         .bind(booking.0)
-        .fetch_all(&self.0)
+        .fetch_all(&self.pool)
         .await?;
         let delivery = |row: &PgRow| {
             Ok(Delivery {
@@ -160,48 +175,30 @@ impl Store {
 }
 
 /// A batch of commands in one transaction, which holds the locks of its sagas.
-pub(crate) struct Batch(Transaction<'static, Postgres>);
+pub(crate) struct Batch(batch::Batch);
 
 impl Batch {
-    /// The answers that are recorded of these rounds.
-    pub async fn recorded(&mut self, keys: &[Key]) -> Result<HashMap<Key, Answer>, sqlx::Error> {
-        let rows = sqlx::query(
-            "SELECT d.saga, d.step, d.round, d.answer FROM deliveries d
-             JOIN unnest($1::uuid[], $2::text[], $3::integer[]) AS k (saga, step, round) USING (saga, step, round)",
-        )
-        .bind(keys.iter().map(|key| key.saga.0).collect::<Vec<_>>())
-        .bind(keys.iter().map(|key| key.step.as_str()).collect::<Vec<_>>())
-        .bind(keys.iter().map(|key| signed(key.round)).collect::<Vec<_>>())
-        .fetch_all(&mut *self.0)
-        .await?;
-        let entry = |row: &PgRow| {
-            let answer = match row.try_get::<Option<String>, _>("answer")? {
-                None => Answer::Done(Value::Null),
-                Some(text) => serde_json::from_str(&text).map_err(|error| sqlx::Error::Decode(error.into()))?,
-            };
-            Ok((key(row)?, answer))
-        };
-        rows.iter().map(entry).collect()
-    }
-
     pub async fn insert(&mut self, new: &[NewDelivery]) -> Result<(), sqlx::Error> {
         if new.is_empty() {
             return Ok(());
         }
         let answer = |d: &NewDelivery| d.refused.as_ref().and_then(|answer| serde_json::to_string(answer).ok());
         sqlx::query(
-            "INSERT INTO deliveries (saga, step, round, template, customer, data, answer, created_at, due_at, state)
+            "INSERT INTO deliveries (saga, step, round, template, customer, data, answer, trace, created_at, due_at,
+                                     state)
              SELECT n.*, n.created_at, CASE WHEN n.answer IS NULL THEN 'due' ELSE 'refused' END
              FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::text[], $5::uuid[], $6::text[], $7::text[],
-                         $8::bigint[]) AS n (saga, step, round, template, customer, data, answer, created_at)",
+                         $8::text[], $9::bigint[])
+                  AS n (saga, step, round, template, customer, data, answer, trace, created_at)",
         )
         .bind(new.iter().map(|d| d.key.saga.0).collect::<Vec<_>>())
         .bind(new.iter().map(|d| d.key.step.as_str()).collect::<Vec<_>>())
         .bind(new.iter().map(|d| signed(d.key.round)).collect::<Vec<_>>())
-        .bind(new.iter().map(|d| d.send.template.as_str()).collect::<Vec<_>>())
-        .bind(new.iter().map(|d| d.send.customer.0).collect::<Vec<Uuid>>())
-        .bind(new.iter().map(|d| d.send.data.to_string()).collect::<Vec<_>>())
+        .bind(new.iter().map(|d| d.template.as_str()).collect::<Vec<_>>())
+        .bind(new.iter().map(|d| d.customer.0).collect::<Vec<Uuid>>())
+        .bind(new.iter().map(|d| d.data.as_str()).collect::<Vec<_>>())
         .bind(new.iter().map(answer).collect::<Vec<_>>())
+        .bind(new.iter().map(|d| d.trace.as_deref()).collect::<Vec<_>>())
         .bind(new.iter().map(|d| d.at.millis()).collect::<Vec<_>>())
         .execute(&mut *self.0)
         .await?;
@@ -223,12 +220,21 @@ pub(crate) async fn of_sagas(pool: &PgPool, sagas: &[SagaId]) -> Result<Vec<Reco
     rows.iter().map(|row| Ok(Recorded { key: key(row)?, state: row.try_get("state")? })).collect()
 }
 
+fn recorded(row: &PgRow) -> Result<(Key, Answer), sqlx::Error> {
+    let answer = match row.try_get::<Option<&str>, _>("answer")? {
+        None => Answer::Done(Value::Null),
+        Some(text) => serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))?,
+    };
+    Ok((key(row)?, answer))
+}
+
 fn claim(row: &PgRow) -> Result<Claim, sqlx::Error> {
     Ok(Claim {
         key: key(row)?,
         template: row.try_get("template")?,
         customer: CustomerId(row.try_get("customer")?),
         data: row.try_get("data")?,
+        trace: row.try_get("trace")?,
         tries: row.try_get::<i32, _>("tries")?.cast_unsigned(),
         created_at: Timestamp(row.try_get("created_at")?),
     })

@@ -75,7 +75,9 @@ impl Stage {
 
     /// Sends one command; its answer.
     async fn send(&self, action: &str, key: &Key, half: Half, body: Value) -> Answer {
-        let reply_to = format!("test.{}", SagaId::fresh());
+        // One of its own: a uuid ends at random.
+        let [.., a, b, c, d] = *SagaId::fresh().0.as_bytes();
+        let reply_to = subjects::reply(u32::from_be_bytes([a, b, c, d]));
         let mut replies = self.ctx.nats.subscriber().subscribe(reply_to.clone()).await.unwrap();
         self.ctx.nats.subscriber().flush().await.unwrap();
         let body = serde_json::value::to_raw_value(&body).unwrap();

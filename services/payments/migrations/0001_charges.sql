@@ -33,6 +33,7 @@ CREATE TABLE charges (
     undo_closed  boolean NOT NULL DEFAULT false, -- a fence has told how the undo stands: it neither begins nor is tried again
     fence        text,                       -- JSON of the last fence: id, what it asked for, where its answer goes, the answer
     failed_refund uuid,                      -- the saga that stands for a refund which failed
+    trace        text,                       -- W3C traceparent of the command, where its trace is recorded
     created_at   bigint  NOT NULL,
     updated_at   bigint  NOT NULL,
     PRIMARY KEY (saga, step, round)
@@ -75,5 +76,6 @@ CREATE TABLE webhooks (
 );
 CREATE INDEX webhooks_age ON webhooks (seen_at);
 
-CREATE TABLE outbox (id uuid PRIMARY KEY, subject text NOT NULL, payload text NOT NULL, created_at bigint NOT NULL, sequence bigint);
+CREATE TABLE outbox (id uuid PRIMARY KEY, subject text NOT NULL, payload text STORAGE EXTERNAL NOT NULL, created_at bigint NOT NULL,
+    sequence bigint);
 CREATE INDEX outbox_unsent ON outbox (id) WHERE sequence IS NULL;

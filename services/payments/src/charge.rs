@@ -219,6 +219,19 @@ impl Charge {
         Self { outcome: Some(Outcome::Rejected), rejection, ..self.next(state) }
     }
 
+    /// Whether it differs from `before` in nothing but what every charge's way changes: state, version, intent, outcome,
+    /// and the method that is not needed any more.
+    pub fn is_step_from(&self, before: &Self) -> bool {
+        before.version > 0 && self.beside_the_way() == before.beside_the_way()
+    }
+
+    fn beside_the_way(&self) -> impl PartialEq {
+        let Self { next_action, keys, refund, refunded, refund_error, rejection, .. } = self;
+        let Self { undo_asker, undo_reason, undo_closed, fence, failed_refund, .. } = self;
+        let gateway = (next_action, keys, refund, refunded, refund_error, rejection);
+        (gateway, (undo_asker, undo_reason, undo_closed, fence, failed_refund))
+    }
+
     fn charged(&self) -> Charged {
         Charged { intent: self.intent.clone().unwrap_or_default() }
     }

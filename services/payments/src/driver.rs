@@ -237,17 +237,19 @@ impl Inner {
                     if drive.owed.load(Ordering::SeqCst) && !after.replies(&charge).is_empty() {
                         drive.owed.store(false, Ordering::SeqCst); // the news is the answer
                     }
-                    match self.writes.write(charge.clone(), *after, None).await {
+                    let (next_pace, delay) = after_write(&charge, &after, pace);
+                    match self.writes.write(charge, *after, None).await {
                         Ok(after) => {
                             drive.version.store(after.version, Ordering::SeqCst);
-                            let delay;
-                            (pace, delay) = after_write(&charge, &after, pace);
-                            charge = after;
+                            (charge, pace) = (after, next_pace);
                             delay
                         }
                         Err(Unwritten::Moved) => return,
                         // It is looked at again at an ever slower pace.
-                        Err(Unwritten::Broken) => Some(Delay::Slow),
+                        Err(Unwritten::Broken(before)) => {
+                            charge = *before;
+                            Some(Delay::Slow)
+                        }
                     }
                 }
                 Verdict::Call(other) => {

@@ -7,163 +7,156 @@ use std::time::Duration;
 use eventicket_contracts::codes;
 use eventicket_contracts::envelope::Key;
 use eventicket_kit::Settings;
+use eventicket_kit::client::{Client, Request};
 use eventicket_kit::seal::SealKeys;
+use eventicket_nats::trace::{Span, Telling};
 use eventicket_planted::Fault;
-use metrics::{counter, histogram};
-use reqwest::{Client, RequestBuilder, redirect};
 
 use crate::charge::{Charge, Terms};
 use crate::decide::{Call, Observed, Refusal};
+use crate::figures::{self, Figures};
+use crate::form::Form;
 use crate::wire::{API_VERSION, method_invalid, read};
 
-/// Until the connection stands.
-const CONNECT: Duration = Duration::from_secs(2);
 /// Stripe's bound of a value of metadata, in characters.
 const METADATA: usize = 500;
-const CALLS_METRIC: &str = "eventicket_payment_gateway_calls_total";
-const SECONDS_METRIC: &str = "eventicket_payment_gateway_call_duration_seconds";
+const REPLAYED: &str = "idempotent-replayed";
 
 /// Makes calls for charges.
 pub(crate) struct Gateway {
     client: Client,
-    base: String,
-    key: String,
+    /// The value of the header that proves who calls.
+    bearer: String,
     seal: SealKeys,
     /// Where a customer goes back to from the gateway's pages.
     return_url: String,
+    figures: Figures,
 }
 
 impl Gateway {
     /// `connections` are kept alive between calls.
     pub fn new(settings: &Settings, connections: usize) -> anyhow::Result<Self> {
-        eventicket_kit::tls::install();
-        let client = Client::builder()
-            .http1_only()
-            .tcp_nodelay(true)
-            .pool_max_idle_per_host(connections)
-            .redirect(redirect::Policy::none())
-            .connect_timeout(CONNECT)
-            .timeout(Duration::from_secs(settings.payment_call_seconds.into()))
-            .build()?;
-        let base = settings.payment_gateway_url.trim_end_matches('/').to_owned();
+        let patience = Duration::from_secs(settings.payment_call_seconds.into());
+        let client = Client::new(&settings.payment_gateway_url, connections, patience)?;
         let seal = SealKeys::parse(&settings.seal_keys)?;
-        let (key, return_url) = (settings.payment_gateway_key.clone(), settings.public_url.clone());
-        Ok(Self { client, base, key, seal, return_url })
+        let (bearer, return_url) = (format!("Bearer {}", settings.payment_gateway_key), settings.public_url.clone());
+        Ok(Self { client, bearer, seal, return_url, figures: Figures::new() })
     }
 
     /// Makes one call; repeats of it carry the same key and body.
     pub async fn call(&self, charge: &Charge, call: Call) -> Observed {
         let started = tokio::time::Instant::now();
-        let observed = match self.request(charge, call) {
+        let mut span = Span::below(charge.trace.as_deref(), Telling::Client, || {
+            format!("payment gateway {}", figures::operation(call))
+        });
+        let trace = span.as_ref().map(|span| span.place().to_string());
+        let observed = match self.request(charge, call, trace.as_deref()) {
             Ok(request) => self.send(request, call).await,
             Err(observed) => *observed,
         };
-        let (operation, result) = (operation(call), result(&observed));
-        counter!(CALLS_METRIC, "operation" => operation, "result" => result).increment(1);
-        histogram!(SECONDS_METRIC, "operation" => operation).record(started.elapsed().as_secs_f64());
+        let result = result(&observed);
+        if let Some(span) = &mut span {
+            span.set("eventicket.charge", charge.key.to_string());
+            span.set("eventicket.result", result);
+            if matches!(observed, Observed::Unknown(_) | Observed::Stored) {
+                span.fail(result);
+            }
+        }
+        self.figures.note(call, result, started.elapsed());
         observed
     }
 
     /// The request, or what stands in for its answer where it cannot be made.
-    pub fn request(&self, charge: &Charge, call: Call) -> Result<RequestBuilder, Box<Observed>> {
+    pub fn request(&self, charge: &Charge, call: Call, trace: Option<&str>) -> Result<Request, Box<Observed>> {
         let impossible = |what: &str| Box::new(Observed::Unknown(format!("the row has no {what}")));
         let terms = charge.terms.as_ref().ok_or_else(|| impossible("terms"))?;
         let intent = || charge.intent.as_deref().ok_or_else(|| impossible("intent"));
-        let key = |operation, count| idempotency_key(&charge.key, operation, count);
-        match call {
+        let bare = |method, path: fmt::Arguments<'_>| self.bare(method, path, trace);
+        let post = |path: fmt::Arguments<'_>, key: &IdempotencyKey<'_>, form: Form| {
+            bare("POST", path).header("Idempotency-Key", key).body(Form::KIND, form.text())
+        };
+        Ok(match call {
             Call::Create => {
-                Ok(self.post("payment_intents", &key("create", charge.keys.create)).form(&creation(&charge.key, terms)))
+                let key = IdempotencyKey(&charge.key, "create", charge.keys.create);
+                post(format_args!("payment_intents"), &key, creation(&charge.key, terms))
             }
             Call::Confirm => {
-                let path = format!("payment_intents/{}/confirm", intent()?);
                 let sealed = terms.method.as_deref().unwrap_or_default();
                 let method = self.seal.open(terms.customer, sealed).ok_or_else(|| Box::new(unopened()))?;
-                let form = [("payment_method", method), ("return_url", self.return_url.clone())];
-                Ok(self.post(&path, &key("confirm", charge.keys.confirm)).form(&form))
+                let form = Form::new().with("payment_method", &method).with("return_url", &self.return_url);
+                let key = IdempotencyKey(&charge.key, "confirm", charge.keys.confirm);
+                post(format_args!("payment_intents/{}/confirm", intent()?), &key, form)
             }
             // Repeating a cancel is harmless without a key, and so nothing is ever stored for it.
-            Call::Cancel => Ok(self.bare(Client::post, &format!("payment_intents/{}/cancel", intent()?))),
-            Call::Read => Ok(self.bare(Client::get, &format!("payment_intents/{}", intent()?))),
+            Call::Cancel => bare("POST", format_args!("payment_intents/{}/cancel", intent()?)).empty(),
+            Call::Read => bare("GET", format_args!("payment_intents/{}", intent()?)).empty(),
             Call::Refund => {
-                let mut form = vec![("payment_intent", intent()?.to_owned())];
-                form.extend(metadata(&charge.key));
-                let reason = charge.undo_reason.iter();
-                form.extend(reason.map(|reason| ("metadata[reason]", reason.chars().take(METADATA).collect())));
-                Ok(self.post("refunds", &key("refund", charge.keys.refund)).form(&form))
+                let mut form = metadata(Form::new().with("payment_intent", intent()?), &charge.key);
+                if let Some(reason) = &charge.undo_reason {
+                    form = form.with("metadata[reason]", &reason.chars().take(METADATA).collect::<String>());
+                }
+                let key = IdempotencyKey(&charge.key, "refund", charge.keys.refund);
+                post(format_args!("refunds"), &key, form)
             }
-            Call::FindRefund => Ok(self.bare(Client::get, &format!("refunds?limit=100&payment_intent={}", intent()?))),
+            Call::FindRefund => bare("GET", format_args!("refunds?limit=100&payment_intent={}", intent()?)).empty(),
             Call::ReadRefund => {
                 let refund = charge.refund.as_deref().ok_or_else(|| impossible("refund"))?;
-                Ok(self.bare(Client::get, &format!("refunds/{refund}")))
+                bare("GET", format_args!("refunds/{refund}")).empty()
             }
+        })
+    }
+
+    fn bare(&self, method: &str, path: fmt::Arguments<'_>, trace: Option<&str>) -> Request {
+        let request = self.client.request(method, format_args!("/v1/{path}"));
+        let request = request.header("Authorization", &self.bearer).header("Stripe-Version", API_VERSION);
+        match trace {
+            Some(trace) => request.header("traceparent", trace),
+            None => request,
         }
     }
 
-    fn bare(&self, method: fn(&Client, String) -> RequestBuilder, path: &str) -> RequestBuilder {
-        let request = method(&self.client, format!("{}/v1/{path}", self.base));
-        request.bearer_auth(&self.key).header("Stripe-Version", API_VERSION)
-    }
-
-    fn post(&self, path: &str, key: &str) -> RequestBuilder {
-        self.bare(Client::post, path).header("Idempotency-Key", key)
-    }
-
-    async fn send(&self, request: RequestBuilder, call: Call) -> Observed {
-        let answered = async {
-            let response = request.send().await?;
-            let replayed = response.headers().get("Idempotent-Replayed").is_some_and(|value| value == "true");
-            Ok::<_, reqwest::Error>((response.status(), replayed, response.bytes().await?))
-        };
-        match answered.await {
-            Ok((status, replayed, body)) => read(status, replayed, &body, call),
-            Err(error) => Observed::Unknown(Chain(&error.without_url()).to_string()),
-        }
+    async fn send(&self, request: Request, call: Call) -> Observed {
+        let observed = self.client.call(request, |answer| {
+            let replayed = || answer.header(REPLAYED).is_some_and(|value| value == b"true");
+            read(answer.status, answer.status >= 500 && replayed(), answer.body, call)
+        });
+        observed.await.unwrap_or_else(|error| Observed::Unknown(Chain(&error).to_string()))
     }
 }
 
 /// `<saga>:<step>:<round>:<operation>`, with a number behind it once a failure is stored under the former key.
-fn idempotency_key(key: &Key, operation: &str, count: u32) -> String {
-    if Fault::KeyOfEachCall.is_planted() {
-        return uuid::Uuid::new_v4().to_string();
+struct IdempotencyKey<'a>(&'a Key, &'static str, u32);
+
+impl fmt::Display for IdempotencyKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if Fault::KeyOfEachCall.is_planted() {
+            return write!(f, "{}", uuid::Uuid::new_v4());
+        }
+        let Self(key, operation, count) = self;
+        write!(f, "{key}:{operation}")?;
+        if *count == 0 { Ok(()) } else { write!(f, ":{count}") }
     }
-    if count == 0 { format!("{key}:{operation}") } else { format!("{key}:{operation}:{count}") }
 }
 
-fn creation(key: &Key, terms: &Terms) -> Vec<(&'static str, String)> {
-    let mut form = vec![
-        ("amount", terms.amount.amount.to_string()),
-        ("currency", terms.amount.currency.as_str().to_ascii_lowercase()),
-        ("description", terms.description.clone()),
-        ("payment_method_types[]", "card".to_owned()),
-    ];
-    form.extend(metadata(key));
-    form
+fn creation(key: &Key, terms: &Terms) -> Form {
+    let form = Form::new()
+        .with("amount", &terms.amount.amount.to_string())
+        .with("currency", &terms.amount.currency.as_str().to_ascii_lowercase())
+        .with("description", &terms.description)
+        .with("payment_method_types[]", "card");
+    metadata(form, key)
 }
 
 /// By which a webhook finds the round.
-fn metadata(key: &Key) -> [(&'static str, String); 3] {
-    [
-        ("metadata[saga]", key.saga.to_string()),
-        ("metadata[step]", key.step.clone()),
-        ("metadata[round]", key.round.to_string()),
-    ]
-}
-
-fn operation(call: Call) -> &'static str {
-    match call {
-        Call::Create => "create",
-        Call::Confirm => "confirm",
-        Call::Read => "read",
-        Call::Cancel => "cancel",
-        Call::Refund => "refund",
-        Call::ReadRefund => "read_refund",
-        Call::FindRefund => "find_refund",
-    }
+fn metadata(form: Form, key: &Key) -> Form {
+    form.with("metadata[saga]", &key.saga.to_string())
+        .with("metadata[step]", &key.step)
+        .with("metadata[round]", &key.round.to_string())
 }
 
 fn result(observed: &Observed) -> &'static str {
     match observed {
-        Observed::Intent(_) | Observed::Refund { .. } | Observed::NoRefund => "ok",
+        Observed::Intent(_) | Observed::Refund { .. } | Observed::NoRefund => figures::OK,
         Observed::Refused(refusal) if refusal.rejection.code == codes::PAYMENT_DECLINED => "declined",
         Observed::Refused(_) => "refused",
         Observed::InUse => "in_use",

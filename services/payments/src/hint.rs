@@ -155,6 +155,16 @@ mod tests {
     }
 
     #[test]
+    fn no_webhook_of_its_intent_changes_what_was_done_once() {
+        use State::{Done, RefundFailed, RefundRefused, Refunded, Refunding};
+        for state in [Done, Refunding, Refunded, RefundRefused, RefundFailed] {
+            for happened in [Happened::Succeeded, Happened::Waits, Happened::Failed] {
+                assert_eq!(hint(&charge(state), &intent("pi_1", happened)), Hint::Nothing, "{state:?}");
+            }
+        }
+    }
+
+    #[test]
     fn rule_05_of_any_other_intent_only_a_success_matters_and_no_webhook_commits_an_id() {
         for state in State::ALL {
             for happened in [Happened::Waits, Happened::Failed] {

@@ -8,12 +8,14 @@ mod charge;
 mod commands;
 mod decide;
 mod driver;
+mod figures;
+mod form;
 mod gateway;
 mod hint;
 mod queries;
 mod recorder;
 mod rest;
-pub mod simulation;
+mod settled;
 mod starter;
 mod store;
 mod watch;
@@ -38,6 +40,7 @@ use crate::commands::Payments;
 use crate::driver::{CALLS, Driver};
 use crate::gateway::Gateway;
 use crate::recorder::{REPLIES, Recorder, Writes, send_replies};
+use crate::settled::Settled;
 use crate::starter::Starter;
 use crate::store::Store;
 use crate::watch::Watch;
@@ -49,6 +52,7 @@ pub const DATABASE: &str = Service::PAYMENTS.name();
 /// Runs the service until shutdown: takes commands, drives charges, relays events, answers queries.
 pub async fn run(ctx: Context) -> anyhow::Result<()> {
     let pool = database(&ctx.settings, DATABASE, &MIGRATOR).await?;
+    eventicket_kit::pool::watch(&pool, DATABASE, &ctx.shutdown);
     let store = Store::new(pool.clone());
     store.beat().await?; // before the first row that names this replica
     let (writes, written) = Writes::new();
@@ -58,11 +62,13 @@ pub async fn run(ctx: Context) -> anyhow::Result<()> {
     let relay = Relay::new(pool, ctx.nats.clone(), ctx.clock.clone()).limits(ctx.limits.clone());
     let (clock, nats, wake) = (ctx.clock.clone(), ctx.nats.clone(), Arc::new(Notify::new()));
     let starter = Starter { store: store.clone(), nats, clock: clock.clone(), wake: Arc::clone(&wake) };
+    let settled = Arc::<Settled>::default();
     let recorder = Recorder {
         store: store.clone(),
         clock: clock.clone(),
         writes: written,
         replies,
+        settled: Arc::clone(&settled),
         wake: relay.waker(),
         wake_starter: wake,
         shutdown: ctx.shutdown.clone(),
@@ -71,7 +77,7 @@ pub async fn run(ctx: Context) -> anyhow::Result<()> {
     // The recorder ends once nobody is left who writes.
     let listener = ctx.settings.payment_webhook_listen.map({
         let (store, driver) = (store.clone(), driver.clone());
-        |listen| (listen, Webhooks { store, driver, writes })
+        |listen| (listen, Webhooks { store, driver, writes, settled })
     });
     let seal = SealKeys::parse(&ctx.settings.seal_keys)?;
     let commands = Arc::new(Payments::new(store.clone(), ctx.clock.clone(), driver.clone(), seal));

@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use eventicket_contracts::envelope::{DomainEvent, Key, Reply};
 use eventicket_contracts::payments::FailedRefund;
-use eventicket_contracts::{Clock, SagaId, Timestamp};
+use eventicket_contracts::{Clock, Money, SagaId, Timestamp};
 use eventicket_nats::outbox::NewEvent;
 use eventicket_nats::{Fault, Nats};
-use serde_json::json;
+use serde::Serialize;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::charge::{Charge, State};
+use crate::settled::Settled;
 use crate::store::{Batch, Store};
 use crate::watch;
 
@@ -38,16 +39,37 @@ struct Write {
     after: Charge,
     /// The webhook that told it.
     webhook: Option<String>,
-    written: oneshot::Sender<Result<(), Unwritten>>,
+    written: oneshot::Sender<Result<Charge, Unwritten>>,
 }
 
 /// Why a change is not written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Unwritten {
     /// Somebody else has changed the row, or the process ends.
     Moved,
-    /// The database refuses what is to be written, and will do so again.
-    Broken,
+    /// The database refuses what is to be written, and will do so again; the row is as before.
+    Broken(Box<Charge>),
+}
+
+/// How a change is written.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// A row is made.
+    New,
+    /// A step of every charge's way.
+    Step,
+    /// Anything else.
+    Other,
+}
+
+impl Write {
+    fn kind(&self) -> Kind {
+        match self.before.version {
+            0 => Kind::New,
+            _ if self.after.is_step_from(&self.before) => Kind::Step,
+            _ => Kind::Other,
+        }
+    }
 }
 
 /// The way to the recorder; cheap to clone.
@@ -65,9 +87,9 @@ impl Writes {
     pub async fn write(&self, before: Charge, after: Charge, webhook: Option<String>) -> Result<Charge, Unwritten> {
         let after = after.with_fence_answered().with_saga(SagaId::fresh());
         let (written, answer) = oneshot::channel();
-        let sent = self.0.send(Write { before, after: after.clone(), webhook, written }).await;
+        let sent = self.0.send(Write { before, after, webhook, written }).await;
         sent.map_err(|_| Unwritten::Moved)?;
-        answer.await.unwrap_or(Err(Unwritten::Moved)).map(|()| after)
+        answer.await.unwrap_or(Err(Unwritten::Moved))
     }
 }
 
@@ -79,6 +101,8 @@ pub(crate) struct Recorder {
     pub clock: Clock,
     pub writes: Written,
     pub replies: mpsc::Sender<Vec<(String, Reply)>>,
+    /// Told what is done.
+    pub settled: Arc<Settled>,
     /// The outbox relay's.
     pub wake: Arc<Notify>,
     /// The starter's.
@@ -95,53 +119,57 @@ impl Recorder {
             while !waiting.is_empty() {
                 let batch = first_of_each_row(&mut waiting);
                 let ends = self.persist(&batch).await;
-                self.tell(batch, &ends);
+                self.tell(batch, ends);
             }
         }
     }
 
-    fn tell(&self, batch: Vec<Write>, ends: &Ends) {
-        let is_written = |write: &&Write| ends.written.contains(&write.after.key);
-        let replies: Vec<_> =
-            batch.iter().filter(is_written).flat_map(|write| write.after.replies(&write.before)).collect();
+    fn tell(&self, batch: Vec<Write>, ends: Vec<End>) {
+        let written = || batch.iter().zip(&ends).filter(|(_, end)| **end == End::Written).map(|(write, _)| write);
+        let replies: Vec<_> = written().flat_map(|write| write.after.replies(&write.before)).collect();
         if !replies.is_empty() && self.replies.try_send(replies).is_err() {
             tracing::warn!("replies are not sent: too many wait already");
         }
+        self.settled.note(written().map(|write| &write.after));
         if batch.iter().any(|write| what_happened(&write.before, &write.after).is_some()) {
             self.wake.notify_one();
         }
-        if batch.iter().any(|write| failed_refund(&write.before, &write.after).is_some()) {
+        if batch.iter().any(|write| write.after.failed_refund.is_some() && write.before.failed_refund.is_none()) {
             self.wake_starter.notify_one();
         }
-        for Write { after, written: answer, .. } in batch {
-            let _ = answer.send(ends.of(&after.key)); // the driver may have been stopped
+        for (Write { before, after, written: answer, .. }, end) in batch.into_iter().zip(ends) {
+            let told = match end {
+                End::Written => Ok(after),
+                End::Moved => Err(Unwritten::Moved),
+                End::Broken => Err(Unwritten::Broken(Box::new(before))),
+            };
+            let _ = answer.send(told); // the driver may have been stopped
         }
     }
 
     /// Commits, however often it takes: what was seen at the gateway must not be lost while this process lives. What the
-    /// data is to blame for (rule 9) is halved until it stands alone, so that it stops nobody else.
-    async fn persist(&self, batch: &[Write]) -> Ends {
-        let (mut ends, mut last_tries) = (Ends::default(), 0);
-        let mut parts = vec![(batch, false)];
+    /// data is to blame for (rule 9) is halved until it stands alone, so that it stops nobody else. An end for each change.
+    async fn persist(&self, batch: &[Write]) -> Vec<End> {
+        let (mut ends, mut last_tries) = (vec![End::Moved; batch.len()], 0);
+        let mut parts = vec![(0..batch.len(), false)];
         while let Some((part, unsure)) = parts.pop() {
-            match self.transaction(part, unsure).await.map_err(Fault::from) {
+            match self.transaction(&batch[part.clone()], unsure).await.map_err(Fault::from) {
                 Ok(Some(written)) => {
-                    ends.written.extend(written);
+                    for (end, _) in ends[part].iter_mut().zip(written).filter(|(_, written)| *written) {
+                        *end = End::Written;
+                    }
+                    continue;
+                }
+                Err(Fault::Broken(reason)) if part.len() > 1 => {
+                    let middle = part.start + part.len() / 2;
+                    tracing::debug!(reason, changes = part.len(), "a batch of changes is split");
+                    parts.extend([(middle..part.end, unsure), (part.start..middle, unsure)]);
                     continue;
                 }
                 Err(Fault::Broken(reason)) => {
-                    match part {
-                        [] => {}
-                        [alone] => {
-                            let charge = &alone.after.key;
-                            tracing::error!(%charge, reason, "a change of a charge cannot be recorded");
-                            ends.broken.insert(charge.clone());
-                        }
-                        more => {
-                            let (first, second) = more.split_at(more.len() / 2);
-                            parts.extend([(second, unsure), (first, unsure)]);
-                        }
-                    }
+                    let charge = &batch[part.start].after.key;
+                    tracing::error!(%charge, reason, "a change of a charge cannot be recorded");
+                    ends[part.start] = End::Broken;
                     continue;
                 }
                 Ok(None) => tracing::warn!("this replica was taken for dead; its next beat revives it"),
@@ -157,50 +185,55 @@ impl Recorder {
         ends
     }
 
-    /// `unsure`: a former try may have been committed without our knowledge; what then stands there already counts.
-    async fn transaction(&self, batch: &[Write], unsure: bool) -> Result<Option<HashSet<Key>>, sqlx::Error> {
-        let Some(mut tx) = self.store.begin(batch.iter().map(|write| &write.after.key)).await? else {
+    /// Whether each change was written. `unsure`: a former try may have been committed without our knowledge; what then
+    /// stands there already counts.
+    async fn transaction(&self, batch: &[Write], unsure: bool) -> Result<Option<Vec<bool>>, sqlx::Error> {
+        let Some(mut tx) = self.store.begin_record(batch.iter().map(|write| &write.after.key)).await? else {
             return Ok(None);
         };
-        let now = self.clock.now();
-        let rows = |new: bool| batch.iter().filter(move |w| (w.before.version == 0) == new).map(|w| &w.after);
-        let mut written = tx.insert(&rows(true).collect::<Vec<_>>(), now).await?;
-        written.extend(tx.update(&rows(false).collect::<Vec<_>>(), now).await?);
-        let new: Vec<&Write> = batch.iter().filter(|write| written.contains(&write.after.key)).collect();
+        let (now, mut written) = (self.clock.now(), vec![false; batch.len()]);
+        let places = |kind| (0..batch.len()).filter(move |place| batch[*place].kind() == kind).collect::<Vec<_>>();
+        let rows = |places: &[usize]| places.iter().map(|place| &batch[*place].after).collect::<Vec<_>>();
+        // Rarely is there any.
+        for place in places(Kind::New) {
+            written[place] = tx.insert(&rows(&[place]), now).await? > 0;
+        }
+        let (steps, others) = (places(Kind::Step), places(Kind::Other));
+        tx.advance(&rows(&steps), now).await?.into_iter().for_each(|at| written[steps[at]] = true);
+        tx.update(&rows(&others), now).await?.into_iter().for_each(|at| written[others[at]] = true);
+        let new: Vec<&Write> = batch.iter().zip(&written).filter(|(_, new)| **new).map(|(write, _)| write).collect();
         aftermath(&mut tx, &new, now).await?;
-        if unsure && written.len() < batch.len() {
+        if unsure && new.len() < batch.len() {
             let keys: Vec<Key> = batch.iter().map(|write| write.after.key.clone()).collect();
             let there = tx.rows(&keys).await?;
-            let same = |row: &&Charge| {
-                there.get(&row.key).is_some_and(|(found, mine)| {
+            for (Write { after: row, .. }, written) in batch.iter().zip(&mut written) {
+                *written |= there.get(&row.key).is_some_and(|(found, mine)| {
                     *mine && (found.version, found.state, &found.intent) == (row.version, row.state, &row.intent)
-                })
-            };
-            written.extend(batch.iter().map(|write| &write.after).filter(same).map(|row| row.key.clone()));
+                });
+            }
         }
         tx.commit().await?;
         Ok(Some(written))
     }
 }
 
-/// What became of a batch; what is in neither was not written.
-#[derive(Default)]
-struct Ends {
-    written: HashSet<Key>,
-    broken: HashSet<Key>,
-}
-
-impl Ends {
-    fn of(&self, key: &Key) -> Result<(), Unwritten> {
-        if self.written.contains(key) {
-            return Ok(());
-        }
-        Err(if self.broken.contains(key) { Unwritten::Broken } else { Unwritten::Moved })
-    }
+/// What became of a change.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    Written,
+    Moved,
+    Broken,
 }
 
 /// Takes the first change of each row: a second one of the same row must see what became of the first.
 fn first_of_each_row(waiting: &mut Vec<Write>) -> Vec<Write> {
+    let are_distinct = {
+        let mut rows = HashSet::with_capacity(waiting.len());
+        waiting.iter().all(|write| rows.insert(&write.after.key))
+    };
+    if are_distinct {
+        return std::mem::take(waiting);
+    }
     let mut rows = HashSet::new();
     let is_first = |write: &mut Write| rows.insert(write.after.key.clone());
     waiting.extract_if(.., is_first).collect()
@@ -208,8 +241,9 @@ fn first_of_each_row(waiting: &mut Vec<Write>) -> Vec<Write> {
 
 /// Writes what follows from the changes beside their rows.
 async fn aftermath(tx: &mut Batch, written: &[&Write], now: Timestamp) -> Result<(), sqlx::Error> {
-    let event = |write: &&Write| Some(event(what_happened(&write.before, &write.after)?, &write.after, now));
-    tx.events(written.iter().filter_map(event).collect(), now).await?;
+    let events =
+        written.iter().filter_map(|write| Some(event(what_happened(&write.before, &write.after)?, &write.after, now)));
+    tx.events(events.collect(), now).await?;
     let starts = written.iter().filter_map(|write| failed_refund(&write.before, &write.after));
     tx.start_sagas(starts.collect(), now).await?;
     let given = |write: &&&Write| write.after.state == State::Refunded && write.after.refund.is_some();
@@ -234,7 +268,17 @@ fn what_happened(before: &Charge, after: &Charge) -> Option<&'static str> {
     }
 }
 
-fn event(what: &'static str, after: &Charge, now: Timestamp) -> NewEvent {
+/// What an event of a payment says.
+#[derive(Serialize)]
+struct Payment<'a> {
+    booking: SagaId,
+    step: &'a str,
+    round: u32,
+    amount: Option<Money>,
+    intent: Option<&'a str>,
+}
+
+fn event<'a>(what: &'static str, after: &'a Charge, now: Timestamp) -> NewEvent<Payment<'a>> {
     let Key { saga, step, round } = &after.key;
     let amount = after.terms.as_ref().map(|terms| terms.amount);
     let event = DomainEvent {
@@ -244,7 +288,7 @@ fn event(what: &'static str, after: &Charge, now: Timestamp) -> NewEvent {
         version: (i64::from(*round) << 32) | i64::from(after.version),
         at: now,
         trace: after.trace.clone(),
-        data: json!({ "booking": saga, "step": step, "round": round, "amount": amount, "intent": after.intent }),
+        data: Payment { booking: *saga, step, round: *round, amount, intent: after.intent.as_deref() },
     };
     NewEvent { aggregate: PAYMENT, what, event }
 }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use eventicket_contracts::Clock;
 use eventicket_contracts::sagas::{FAILED_REFUND, StartAnswer, StartSaga};
-use eventicket_contracts::{Clock, subjects};
 use eventicket_nats::Nats;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -81,8 +81,9 @@ impl Starter {
             input: start.input,
             give_up_at: self.clock.now().plus(TIMEOUT),
             trace: None,
+            blind: true,
         };
-        match self.nats.request(subjects::START, &request, TIMEOUT).await {
+        match self.nats.start(&request, TIMEOUT).await {
             Ok(StartAnswer::Started { .. }) => self.store.started(start.id).await.map(|()| None),
             Ok(StartAnswer::Busy { retry_after_ms }) => {
                 Ok(Some(Duration::from_millis(retry_after_ms).clamp(RETRY, MOST_WAIT)))

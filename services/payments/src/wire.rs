@@ -2,7 +2,6 @@
 
 use eventicket_contracts::codes;
 use eventicket_contracts::envelope::Rejection;
-use reqwest::StatusCode;
 use serde::Deserialize;
 
 use crate::decide::{Call, Intent, IntentStatus, Observed, RefundStatus, Refusal};
@@ -11,9 +10,9 @@ use crate::decide::{Call, Intent, IntentStatus, Observed, RefundStatus, Refusal}
 pub(crate) const API_VERSION: &str = "2024-06-20";
 
 /// A call's answer. Only Stripe's own shape of an error refuses anything: a proxy's 404 does not.
-pub(crate) fn read(status: StatusCode, replayed: bool, body: &[u8], call: Call) -> Observed {
+pub(crate) fn read(status: u16, replayed: bool, body: &[u8], call: Call) -> Observed {
     let unknown = |what: &str| Observed::Unknown(format!("{what} ({status})"));
-    match status.as_u16() {
+    match status {
         200..=299 if matches!(call, Call::Refund | Call::ReadRefund) => {
             match serde_json::from_slice::<RefundBody>(body) {
                 Ok(refund) if is_plain(&refund.id) => refund.observed(),
@@ -238,7 +237,7 @@ mod tests {
     use super::*;
 
     fn seen(status: u16, replayed: bool, body: &str, call: Call) -> Observed {
-        read(StatusCode::from_u16(status).unwrap(), replayed, body.as_bytes(), call)
+        read(status, replayed, body.as_bytes(), call)
     }
 
     #[test]

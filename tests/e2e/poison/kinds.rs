@@ -71,7 +71,7 @@ pub fn envelopes(what: &str, item: &Value) -> Vec<(Vec<u8>, String)> {
         (vec![b'x'; LARGEST], none),
         (envelope(1, &vec![item.clone(); MAX_ITEMS + 1]), format!("an envelope of {} items", MAX_ITEMS + 1)),
         (envelope(1, &[large.clone(), large]), "bytes is too large".to_owned()),
-        (envelope(2, &[item.clone()]), "envelope version 2 is not known".to_owned()),
+        (envelope(2, std::slice::from_ref(item)), "envelope version 2 is not known".to_owned()),
         (br#"{"v": 900, "commands": {}}"#.to_vec(), "envelope version 900 is not known".to_owned()),
     ]
 }

@@ -3,6 +3,8 @@
 //! Both start on first use, in a temporary folder, and stop with the process, however it ends. Every test has a NATS
 //! account and database names of its own, so that tests run side by side. Failures panic: there is no test without.
 
+mod meter;
+
 use std::collections::HashMap;
 use std::str::FromStr as _;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -13,6 +15,8 @@ use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use tokio::sync::OnceCell;
+
+pub use meter::{Meter, Usage};
 
 /// Most tests of one binary that may ask for a world.
 const ACCOUNTS: u16 = 256;

@@ -7,7 +7,7 @@ use eventicket_saga::breaker::{Breaker, Mode};
 use futures::TryStreamExt as _;
 use sqlx::{PgPool, Row as _};
 
-use super::{COLUMNS, read};
+use super::{COLUMNS, UNFINISHED, read};
 use crate::runtime::row;
 use crate::sagas::Catalogue;
 
@@ -99,7 +99,7 @@ fn text(breaker: Breaker) -> String {
 
 /// Number of held sagas by service: each unfinished saga is looked at, for an operator's page.
 pub async fn held(pool: &PgPool, catalogue: &Catalogue) -> Result<BTreeMap<String, u64>, sqlx::Error> {
-    let sql = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM sagas WHERE NOT ended AND state = 'held'"));
+    let sql = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM {UNFINISHED} WHERE state = 'held'"));
     let mut rows = sqlx::query(sql).fetch(pool);
     let mut held = BTreeMap::new();
     while let Some(row) = rows.try_next().await? {

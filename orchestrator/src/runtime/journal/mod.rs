@@ -6,7 +6,7 @@ mod replicas;
 mod writes;
 
 pub use breakers::{StoredBreaker, breakers, force_breaker, held, set_breaker};
-pub use reads::{history, known, list, load, of_owner, orphans, own, page, version};
+pub use reads::{Standing, histories, history, known, list, load, of_owner, orphans, own, page, standings, version};
 pub use replicas::{Beat, beat, bury, count, counts, retire};
 pub use writes::{Shown, Write, insert, update};
 
@@ -22,6 +22,8 @@ use super::row::Row;
 /// The journal's migrations.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
+/// The rows of sagas that have not ended.
+const UNFINISHED: &str = "unfinished JOIN sagas USING (id)";
 const COLUMNS: &str = "id, owner, event, idempotency_key, fingerprint, trace, version, updated_at, body";
 
 fn read(row: &PgRow) -> Result<Row, (SagaId, String)> {

@@ -1,12 +1,14 @@
 //! Sagas are read: by id, by key, in lists, and those that a replica looks after.
 
+use std::collections::{BTreeMap, HashMap};
+
 use eventicket_contracts::sagas::ListSagas;
 use eventicket_contracts::{CustomerId, SagaId, Timestamp};
 use eventicket_saga::Entry;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{COLUMNS, readable};
+use super::{COLUMNS, UNFINISHED, readable};
 use crate::runtime::row::Row;
 
 /// Reads sagas by id.
@@ -64,13 +66,13 @@ pub async fn list(pool: &PgPool, filter: &ListSagas) -> Result<Vec<Row>, sqlx::E
     // What has an index is said in the text where it is asked for, so that the plan can take it.
     let event = if filter.event.is_some() { "event = $4" } else { "$4::uuid IS NULL" };
     let owner = if filter.user.is_some() { "owner = $5" } else { "$5::uuid IS NULL" };
-    let some = match filter.state.as_deref() {
-        Some("attention") => "attention",
-        Some("unfinished" | "running" | "waiting" | "held" | "paused" | "compensating") => "NOT ended",
-        _ => "true",
+    let (table, some) = match filter.state.as_deref() {
+        Some("attention") => ("sagas", "attention"),
+        Some("unfinished" | "running" | "waiting" | "held" | "paused" | "compensating") => (UNFINISHED, "NOT ended"),
+        _ => ("sagas", "true"),
     };
     let sql = sqlx::AssertSqlSafe(format!(
-        "SELECT {COLUMNS} FROM sagas
+        "SELECT {COLUMNS} FROM {table}
          WHERE {some} AND ($1::text IS NULL OR state = $1) AND ($2::text IS NULL OR definition = $2)
            AND ($3::text IS NULL OR step = $3) AND {event} AND {owner} AND id < $8 AND {}
            AND ($6::bigint IS NULL OR started_at >= $6) AND ($7::bigint IS NULL OR started_at < $7)
@@ -134,6 +136,30 @@ pub async fn history(pool: &PgPool, id: SagaId) -> Result<Option<Vec<Entry>>, sq
     Ok(text.map(|t| t.lines().filter_map(|l| serde_json::from_str(l).ok()).collect()))
 }
 
+/// The histories of sagas, each oldest first.
+pub async fn histories(pool: &PgPool, ids: &[SagaId]) -> Result<HashMap<SagaId, Vec<Entry>>, sqlx::Error> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let rows: Vec<(Uuid, String)> =
+        sqlx::query_as("SELECT id, history FROM sagas WHERE id = ANY($1)").bind(ids).fetch_all(pool).await?;
+    let entries = |text: String| text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    Ok(rows.into_iter().map(|(id, text)| (SagaId(id), entries(text))).collect())
+}
+
+/// Where unfinished sagas stand: definition, state and step.
+pub type Standing = [String; 3];
+
+/// How many unfinished sagas stand where, and how many are marked for an operator.
+pub async fn standings(pool: &PgPool) -> Result<(BTreeMap<Standing, i64>, i64), sqlx::Error> {
+    let rows: Vec<(String, String, String, i64)> = sqlx::query_as(
+        "SELECT definition, state, coalesce(step, ''), count(*) FROM unfinished JOIN sagas USING (id) GROUP BY 1, 2, 3",
+    )
+    .fetch_all(pool)
+    .await?;
+    let marked = sqlx::query_scalar("SELECT count(*) FROM sagas WHERE attention").fetch_one(pool).await?;
+    let standing = |(definition, state, step, number)| ([definition, state, step], number);
+    Ok((rows.into_iter().map(standing).collect(), marked))
+}
+
 /// Unfinished sagas whose dispatcher is not among the living, oldest first.
 pub async fn orphans(
     pool: &PgPool,
@@ -142,8 +168,8 @@ pub async fn orphans(
     limit: i64,
 ) -> Result<Vec<SagaId>, sqlx::Error> {
     let ids: Vec<Uuid> = sqlx::query_scalar(
-        "SELECT id FROM sagas WHERE NOT ended AND NOT dispatcher = ANY($1) AND ($2::uuid IS NULL OR id > $2)
-         ORDER BY id LIMIT $3",
+        "SELECT id FROM unfinished JOIN sagas USING (id)
+         WHERE NOT dispatcher = ANY($1) AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3",
     )
     .bind(living)
     .bind(after.map(|a| a.0))
@@ -156,8 +182,8 @@ pub async fn orphans(
 /// A page of this replica's own unfinished sagas.
 pub async fn own(pool: &PgPool, name: Uuid, after: Option<SagaId>, limit: i64) -> Result<Vec<SagaId>, sqlx::Error> {
     let ids: Vec<Uuid> = sqlx::query_scalar(
-        "SELECT id FROM sagas WHERE NOT ended AND dispatcher = $1 AND ($2::uuid IS NULL OR id > $2)
-         ORDER BY id LIMIT $3",
+        "SELECT id FROM unfinished JOIN sagas USING (id)
+         WHERE dispatcher = $1 AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3",
     )
     .bind(name)
     .bind(after.map(|a| a.0))

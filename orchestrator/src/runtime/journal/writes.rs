@@ -31,7 +31,8 @@ pub async fn insert(tx: &mut PgConnection, replica: Uuid, writes: &[Write<'_>]) 
     }
     let c = Columns::of(writes);
     let rows = sqlx::query(
-        "INSERT INTO sagas (id, definition, definition_version, owner, idempotency_key, fingerprint, event, trace,
+        "WITH begun AS (
+         INSERT INTO sagas (id, definition, definition_version, owner, idempotency_key, fingerprint, event, trace,
                             started_at, updated_at, version, dispatcher, ended, attention, state, step, body, history)
          SELECT u.id, u.definition, u.dv, u.owner, u.ikey, u.fp, u.event, u.trace, u.started, u.updated, 1, $1,
                 u.ended, u.attention, u.state, u.step, u.body, u.history
@@ -41,7 +42,9 @@ pub async fn insert(tx: &mut PgConnection, replica: Uuid, writes: &[Write<'_>]) 
               AS u(id, definition, dv, owner, ikey, fp, event, trace, started, updated, ended, attention, state, step,
                    body, history)
          ORDER BY u.owner, u.ikey, u.id
-         ON CONFLICT DO NOTHING RETURNING id",
+         ON CONFLICT DO NOTHING RETURNING id, ended),
+         open AS (INSERT INTO unfinished SELECT id FROM begun WHERE NOT ended)
+         SELECT id FROM begun",
     )
     .bind(replica)
     .bind(c.ids)
@@ -75,12 +78,16 @@ pub async fn update(tx: &mut PgConnection, replica: Uuid, writes: &[Write<'_>]) 
     let versions: Vec<i64> = writes.iter().map(|w| w.row.version).collect();
     let c = Columns::of(writes);
     let rows = sqlx::query(
-        "WITH locked AS MATERIALIZED (SELECT id FROM sagas WHERE id = ANY($2) ORDER BY id FOR UPDATE)
+        "WITH locked AS MATERIALIZED (SELECT id FROM sagas WHERE id = ANY($2) ORDER BY id FOR UPDATE),
+         changed AS (
          UPDATE sagas s SET version = s.version + 1, dispatcher = $1, updated_at = u.updated, ended = u.ended,
                 attention = u.attention, state = u.state, step = u.step, body = u.body, history = s.history || u.history
          FROM unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::bool[], $6::bool[], $7::text[], $8::text[], $9::text[],
                      $10::text[]) AS u(id, version, updated, ended, attention, state, step, body, history)
-         WHERE s.id = u.id AND (s.version = u.version OR $11) AND (SELECT count(*) FROM locked) > 0 RETURNING s.id",
+         WHERE s.id = u.id AND (s.version = u.version OR $11) AND (SELECT count(*) FROM locked) > 0
+         RETURNING s.id, s.ended),
+         over AS (DELETE FROM unfinished WHERE id = ANY(ARRAY(SELECT id FROM changed WHERE ended)))
+         SELECT id FROM changed",
     )
     .bind(replica)
     .bind(c.ids)

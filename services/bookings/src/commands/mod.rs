@@ -127,6 +127,18 @@ impl Command {
     }
 }
 
+/// The events that a batch may change, where its commands name all of them: reserves name theirs, and a confirm changes
+/// nothing of an event. Those of the others are told by their records, and locks are taken in order, or all at once.
+fn known_events(commands: &[&Command]) -> BTreeSet<EventId> {
+    let known = |command: &&Command| match &command.body {
+        Body::Reserve(reserve) => Some(Some(reserve.event)),
+        Body::Confirm(_) => Some(None),
+        Body::Release(_) | Body::Offer(_) | Body::Fence(_) => None,
+    };
+    let all: Option<Vec<Option<EventId>>> = commands.iter().map(known).collect();
+    all.into_iter().flatten().flatten().collect()
+}
+
 /// What the decisions of a batch have to know of seats and customers.
 pub(crate) fn needs(commands: &[&Command], books: &Books) -> Needs {
     let mut needs = Needs::default();
@@ -164,7 +176,7 @@ impl Bookings {
         let sagas: Vec<SagaId> = commands.iter().map(|command| command.round.key.saga).collect();
         let offers: Vec<&Command> = commands.iter().copied().filter(|command| command.is_offer()).collect();
         let fenced = commands.iter().any(|command| command.is_fence());
-        let (mut tx, mut books) = self.desk.begin(&sagas).await?;
+        let (mut tx, mut books) = self.desk.begin(&sagas, &known_events(commands)).await?;
         if fenced || !offers.is_empty() {
             books.add_offers(tx.offer_answers(&sagas).await?);
         }
@@ -172,7 +184,8 @@ impl Bookings {
             books.add_fences(tx.fence_answers(&sagas).await?);
         }
         let events = |commands: &[&Command]| commands.iter().filter_map(|c| c.event(&books)).collect::<BTreeSet<_>>();
-        let (new, wanted) = (events(&offers), events(commands));
+        let (new, mut wanted) = (events(&offers), events(commands));
+        wanted.retain(|event| books.event(*event).is_none());
         tx.open_events(&new).await?;
         books.add_events(tx.lock_events(&wanted).await?);
         let needs = needs(commands, &books);

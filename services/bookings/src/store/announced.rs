@@ -19,7 +19,7 @@ impl Store {
              WHERE s.ends_at > $1 AND a.summary IS DISTINCT FROM s.summary",
         )
         .bind(now.millis())
-        .fetch_all(&self.0)
+        .fetch_all(&self.pool)
         .await?;
         Ok(ids.into_iter().map(EventId).collect())
     }
@@ -27,7 +27,7 @@ impl Store {
     /// A transaction that holds the announcement rows of these events.
     pub async fn begin_announcing(&self, events: &[EventId]) -> Result<(Announcing, Vec<Announced>), sqlx::Error> {
         let ids: Vec<Uuid> = events.iter().map(|event| event.0).collect();
-        let mut tx = self.0.begin().await?;
+        let mut tx = self.pool.begin().await?;
         sqlx::query(
             "INSERT INTO announced (event, version, at, summary)
              SELECT id, 0, 0, '' FROM unnest($1::uuid[]) AS id ORDER BY id ON CONFLICT DO NOTHING",

@@ -4,55 +4,84 @@ use std::collections::BTreeSet;
 
 use eventicket_contracts::envelope::{Answer, Key};
 use eventicket_contracts::{CustomerId, EventId, SagaId, Timestamp};
-use eventicket_kit::batch::lock_sagas;
-use eventicket_nats::outbox::{self, NewEvent};
+use eventicket_kit::batch::{self, Read};
+use eventicket_nats::outbox::Rows;
 use eventicket_planted::Fault;
+use sqlx::Row;
 use sqlx::postgres::PgRow;
-use sqlx::{Postgres, Row, Transaction};
 use uuid::Uuid;
 
 use super::{Store, rows, seats, writes};
 use crate::allocation::{Books, Changes, Record};
 use crate::event::Event;
 use crate::needs::Needs;
-use crate::tickets::{NewTicket, code};
 
-/// Most tickets of one statement.
-const TICKETS: usize = 10_000;
+/// What a batch begins with, beside its locks.
+pub(super) const READS: &[Read] = &[RECORDS, EVENTS, TICKET_TYPES];
+
+const RECORDS: Read = Read {
+    name: "records",
+    sql: "SELECT saga, step, round, state, changes, grace_until, event, customer, answer, max_per_customer
+          FROM holds WHERE saga = ANY($1)",
+};
+/// Takes the capacity locks of events, in the order that all batches share.
+const EVENTS: Read = Read {
+    name: "events",
+    sql: "SELECT id, version, title, starts_at, ends_at, on_sale, cancelled, hold_seconds, max_per_customer
+          FROM events WHERE id = ANY($1) ORDER BY id FOR UPDATE",
+};
+/// Read after the locks: it sees what their former holders committed.
+const TICKET_TYPES: Read = Read {
+    name: "ticket_types",
+    sql: "SELECT event, id, name, price, currency, quantity, available, max_per_order, numbered, free_from
+          FROM ticket_types WHERE event = ANY($1) ORDER BY event, position",
+};
 
 impl Store {
-    /// Opens a batch.
-    pub async fn begin(&self) -> Result<Batch, sqlx::Error> {
-        self.0.begin().await.map(Batch)
+    /// Opens a batch: the locks of its sagas, then of its events as far as they are known, with all that is recorded of
+    /// both under them.
+    pub async fn begin(&self, sagas: &[SagaId], events: &BTreeSet<EventId>) -> Result<(Batch, Books), sqlx::Error> {
+        let (sagas_read, ids) = (rows::sagas(sagas), ids(events));
+        let mut reads = vec![(RECORDS, &sagas_read[..])];
+        if !ids.is_empty() {
+            reads.extend([(EVENTS, &ids[..]), (TICKET_TYPES, &ids[..])]);
+        }
+        let (tx, found) = self.batches.begin(sagas, &reads).await?;
+        let mut found = found.into_iter();
+        let mut books = Books::new(records(&found.next().unwrap_or_default())?);
+        if let (Some(events), Some(types)) = (found.next(), found.next()) {
+            books.add_events(rows::events(&events, &types)?);
+        }
+        Ok((Batch { tx, limited: BTreeSet::new() }, books))
+    }
+
+    /// What is recorded of these sagas, without their locks.
+    pub async fn records(&self, sagas: &[SagaId]) -> Result<Vec<(Key, Record)>, sqlx::Error> {
+        records(&sqlx::query(RECORDS.sql).bind(rows::sagas(sagas)).fetch_all(&self.pool).await?)
     }
 }
 
+fn records(found: &[PgRow]) -> Result<Vec<(Key, Record)>, sqlx::Error> {
+    found.iter().map(|row| Ok((rows::key(row)?, rows::record(row)?))).collect()
+}
+
+fn ids(events: &BTreeSet<EventId>) -> Vec<Uuid> {
+    events.iter().map(|event| event.0).collect()
+}
+
 /// A batch in one transaction.
-pub(crate) struct Batch(Transaction<'static, Postgres>);
+pub(crate) struct Batch {
+    tx: batch::Batch,
+    /// Events of which an offer may bring a limit: what is held from now on counts for it.
+    limited: BTreeSet<EventId>,
+}
 
 impl Batch {
-    /// Takes the locks of sagas, which come before those of events.
-    pub async fn lock_sagas(&mut self, sagas: &[SagaId]) -> Result<(), sqlx::Error> {
-        lock_sagas(&mut self.0, sagas).await
-    }
-
-    /// All that is recorded of these sagas.
-    pub async fn records(&mut self, sagas: &[SagaId]) -> Result<Vec<(Key, Record)>, sqlx::Error> {
-        let found = sqlx::query(
-            "SELECT saga, step, round, state, changes, grace_until, event, customer, answer, max_per_customer
-             FROM holds WHERE saga = ANY($1)",
-        )
-        .bind(rows::sagas(sagas))
-        .fetch_all(&mut *self.0)
-        .await?;
-        found.iter().map(|row| Ok((rows::key(row)?, rows::record(row)?))).collect()
-    }
-
     /// The answers to offers of these sagas.
     pub async fn offer_answers(&mut self, sagas: &[SagaId]) -> Result<Vec<(Key, Answer)>, sqlx::Error> {
         let found =
             sqlx::query("SELECT saga, step, round, answer FROM offers WHERE saga = ANY($1)").bind(rows::sagas(sagas));
-        let found = found.fetch_all(&mut *self.0).await?;
+        let found = found.fetch_all(&mut *self.tx).await?;
         found.iter().map(|row| Ok((rows::key(row)?, rows::json(row.try_get("answer")?)?))).collect()
     }
 
@@ -60,7 +89,7 @@ impl Batch {
     pub async fn fence_answers(&mut self, sagas: &[SagaId]) -> Result<Vec<((Key, u32), Answer)>, sqlx::Error> {
         let found = sqlx::query("SELECT saga, step, round, id, answer FROM fences WHERE saga = ANY($1)")
             .bind(rows::sagas(sagas));
-        let found = found.fetch_all(&mut *self.0).await?;
+        let found = found.fetch_all(&mut *self.tx).await?;
         let fence = |row: &PgRow| {
             let id = row.try_get::<i32, _>("id")?.cast_unsigned();
             Ok(((rows::key(row)?, id), rows::json(row.try_get("answer")?)?))
@@ -78,7 +107,7 @@ impl Batch {
              SELECT id, 0, '', 0, 0, false FROM unnest($1::uuid[]) AS id ORDER BY id ON CONFLICT DO NOTHING",
         )
         .bind(events.iter().map(|event| event.0).collect::<Vec<_>>())
-        .execute(&mut *self.0)
+        .execute(&mut *self.tx)
         .await?;
         Ok(())
     }
@@ -88,51 +117,36 @@ impl Batch {
         if events.is_empty() {
             return Ok(Vec::new());
         }
-        let ids: Vec<Uuid> = events.iter().map(|event| event.0).collect();
-        let found = sqlx::query(
-            "SELECT id, version, title, starts_at, ends_at, on_sale, cancelled, hold_seconds, max_per_customer
-             FROM events WHERE id = ANY($1) ORDER BY id FOR UPDATE",
-        )
-        .bind(&ids)
-        .fetch_all(&mut *self.0)
-        .await?;
-        let mut locked = found.iter().map(rows::event).collect::<Result<Vec<_>, _>>()?;
-        // A statement of its own: it sees what the former holder of the lock committed.
-        let found = sqlx::query(
-            "SELECT event, id, name, price, currency, quantity, available, max_per_order, numbered, free_from
-             FROM ticket_types WHERE event = ANY($1) ORDER BY event, position",
-        )
-        .bind(&ids)
-        .fetch_all(&mut *self.0)
-        .await?;
-        for row in &found {
-            let of = EventId(row.try_get("event")?);
-            let kind = rows::ticket_type(row)?;
-            locked.iter_mut().filter(|event| event.id == of).for_each(|event| event.types.push(kind.clone()));
+        let ids = ids(events);
+        let found = self.tx.read(&[(EVENTS, &ids), (TICKET_TYPES, &ids)]).await?;
+        match &found[..] {
+            [events, types] => rows::events(events, types),
+            _ => Ok(Vec::new()),
         }
-        Ok(locked)
     }
 
     /// Adds what the batch needs of seats and customers to its books. Their events are locked.
     pub async fn supply(&mut self, books: &mut Books, needs: &Needs) -> Result<(), sqlx::Error> {
-        seats::supply(&mut self.0, books, needs).await?;
+        seats::supply(&mut self.tx, books, needs).await?;
+        self.limited.clone_from(&needs.limited);
+        self.count(books).await?;
         if needs.customers.is_empty() {
             return Ok(());
         }
-        let mut counted = vec!["held", "confirmed"];
+        let mut live = vec!["held", "confirmed"];
         if Fault::LimitForgetsHolds.is_planted() {
-            counted.retain(|state| *state == "confirmed");
+            live.retain(|state| *state == "confirmed");
         }
         let found = sqlx::query(
             "SELECT n.event, n.customer, h.tickets FROM unnest($1::uuid[], $2::uuid[]) AS n (event, customer)
              CROSS JOIN LATERAL (
                  SELECT coalesce(sum(tickets), 0)::bigint AS tickets FROM holds
-                 WHERE event = n.event AND customer = n.customer AND grace_until IS NOT NULL AND state = ANY($3)) AS h",
+                 WHERE event = n.event AND customer = n.customer AND counted AND state = ANY($3)) AS h",
         )
         .bind(needs.customers.iter().map(|(event, _)| event.0).collect::<Vec<_>>())
         .bind(needs.customers.iter().map(|(_, customer)| customer.0).collect::<Vec<_>>())
-        .bind(counted)
-        .fetch_all(&mut *self.0)
+        .bind(live)
+        .fetch_all(&mut *self.tx)
         .await?;
         for row in &found {
             let (event, customer) = (EventId(row.try_get("event")?), CustomerId(row.try_get("customer")?));
@@ -142,30 +156,40 @@ impl Batch {
         Ok(())
     }
 
-    /// Writes each row once.
-    pub async fn write(&mut self, changes: &Changes, now: Timestamp) -> Result<(), sqlx::Error> {
-        writes::inserted(&mut self.0, &changes.inserted, now).await?;
-        writes::updated(&mut self.0, &changes.updated, now).await?;
-        writes::left(&mut self.0, &changes.left).await?;
-        writes::offered(&mut self.0, &changes.offered).await?;
-        seats::write(&mut self.0, &changes.seats).await?;
-        writes::offers(&mut self.0, &changes.offers, now).await?;
-        writes::fences(&mut self.0, &changes.fences, now).await
-    }
-
-    /// Writes tickets under fresh codes.
-    pub async fn write_tickets(&mut self, tickets: Vec<NewTicket<'_>>, now: Timestamp) -> Result<(), sqlx::Error> {
-        for tickets in tickets.chunks(TICKETS) {
-            writes::tickets(&mut self.0, tickets, code, now).await?;
+    /// Lets the holds of events that had no limit until now count for the one that comes. That reads all holds, and is rare:
+    /// a limit comes with an event's first offer, or late.
+    async fn count(&mut self, books: &Books) -> Result<(), sqlx::Error> {
+        let has_holds =
+            |event: &Event| event.max_per_customer.is_none() && event.types.iter().any(|kind| kind.used() > 0);
+        let events = self.limited.iter().filter(|id| books.event(**id).is_some_and(has_holds));
+        let ids: Vec<Uuid> = events.map(|event| event.0).collect();
+        if ids.is_empty() {
+            return Ok(());
         }
+        sqlx::query(
+            "UPDATE holds SET counted = true
+             WHERE event = ANY($1) AND NOT counted AND state IN ('held', 'confirmed')",
+        )
+        .bind(ids)
+        .execute(&mut *self.tx)
+        .await?;
         Ok(())
     }
 
-    pub async fn write_events(&mut self, events: Vec<NewEvent>, now: Timestamp) -> Result<(), sqlx::Error> {
-        outbox::write(&mut self.0, events, now).await
+    /// Writes each row once, and the events.
+    pub async fn write(&mut self, changes: &Changes, events: Rows, now: Timestamp) -> Result<(), sqlx::Error> {
+        let is_counted = |record: &Record| {
+            record.content.hold().is_some_and(|hold| hold.max_per_customer.is_some())
+                || self.limited.contains(&record.event)
+        };
+        writes::most(&mut self.tx, changes, events, is_counted, now).await?;
+        writes::offered(&mut self.tx, &changes.offered).await?;
+        seats::write(&mut self.tx, &changes.seats).await?;
+        writes::offers(&mut self.tx, &changes.offers, now).await?;
+        writes::fences(&mut self.tx, &changes.fences, now).await
     }
 
     pub async fn commit(self) -> Result<(), sqlx::Error> {
-        self.0.commit().await
+        self.tx.commit().await
     }
 }

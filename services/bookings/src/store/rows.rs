@@ -66,8 +66,19 @@ pub(crate) fn state_name(content: &Content) -> &'static str {
     }
 }
 
+/// Events with their types, without their seats.
+pub(crate) fn events(events: &[PgRow], types: &[PgRow]) -> Read<Vec<Event>> {
+    let mut events = events.iter().map(event).collect::<Read<Vec<_>>>()?;
+    for row in types {
+        let of = EventId(row.try_get("event")?);
+        let kind = ticket_type(row)?;
+        events.iter_mut().filter(|event| event.id == of).for_each(|event| event.types.push(kind.clone()));
+    }
+    Ok(events)
+}
+
 /// An event without its types and seats.
-pub(crate) fn event(row: &PgRow) -> Read<Event> {
+fn event(row: &PgRow) -> Read<Event> {
     Ok(Event {
         id: EventId(row.try_get("id")?),
         version: row.try_get("version")?,
@@ -83,7 +94,7 @@ pub(crate) fn event(row: &PgRow) -> Read<Event> {
     })
 }
 
-pub(crate) fn ticket_type(row: &PgRow) -> Read<TicketType> {
+fn ticket_type(row: &PgRow) -> Read<TicketType> {
     let currency = row.try_get::<&str, _>("currency")?;
     let unknown = || sqlx::Error::Decode(format!("unknown currency {currency:?}").into());
     Ok(TicketType {

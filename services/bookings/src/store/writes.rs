@@ -1,55 +1,113 @@
 //! What a batch writes, one statement a kind. The locks of sagas and events are held, so that nobody else writes these
 //! rows and no order among them matters.
 
+use std::sync::LazyLock;
+
 use eventicket_contracts::Timestamp;
 use eventicket_contracts::bookings::Reserved;
 use eventicket_contracts::envelope::{Key, Rejection};
+use eventicket_nats::outbox::{self, Rows};
 use serde::Serialize;
-use sqlx::PgConnection;
+use sqlx::postgres::PgArguments;
+use sqlx::{PgConnection, Postgres};
 use uuid::Uuid;
 
 use super::rows;
-use crate::allocation::{Content, FenceRecord, Left, OfferRecord, Record};
+use crate::allocation::{Changes, Content, FenceRecord, OfferRecord, Phase, Record};
 use crate::event::{Event, TicketType};
-use crate::tickets::NewTicket;
+use crate::tickets::code;
 
 type Written = Result<(), sqlx::Error>;
 
-pub(super) async fn inserted(tx: &mut PgConnection, new: &[(Key, Record)], now: Timestamp) -> Written {
-    if new.is_empty() {
+/// What almost every batch writes, in one statement, which is one round trip: records that are new or changed, the ends of
+/// grace, what is left of types, and the events.
+static MOST: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "WITH told AS ({told}),
+         changed AS (
+             UPDATE holds h SET state = u.state, changes = u.changes, codes = string_to_array(u.codes, ' '), changed_at = $1
+             FROM unnest($5::uuid[], $6::text[], $7::integer[], $8::text[], $9::integer[], $10::text[])
+                  AS u (saga, step, round, state, changes, codes)
+             WHERE h.saga = u.saga AND h.step = u.step AND h.round = u.round),
+         types AS (
+             UPDATE ticket_types t SET available = u.available, free_from = u.free_from
+             FROM unnest($11::uuid[], $12::uuid[], $13::bigint[], $14::bigint[]) AS u (event, id, available, free_from)
+             WHERE t.event = u.event AND t.id = u.id),
+         new AS MATERIALIZED (
+             SELECT * FROM unnest($15::uuid[], $16::text[], $17::integer[], $18::text[], $19::integer[], $20::text[],
+                                  $21::bigint[], $22::uuid[], $23::uuid[], $24::text[], $25::bigint[], $26::bigint[],
+                                  $27::boolean[])
+             AS n (saga, step, round, state, changes, codes, grace_until, event, customer, answer, tickets,
+                   max_per_customer, counted)),
+         ends AS (
+             INSERT INTO hold_ends (until, sagas)
+             SELECT grace_until, array_agg(saga) FROM new WHERE state = 'held' GROUP BY grace_until)
+         INSERT INTO holds (saga, step, round, state, changes, codes, grace_until, event, customer, answer, tickets,
+                            max_per_customer, counted, created_at, changed_at)
+         SELECT saga, step, round, state, changes, string_to_array(codes, ' '), grace_until, event, customer, answer,
+                tickets, max_per_customer, counted, $1, $1 FROM new",
+        told = outbox::INSERT
+    )
+});
+
+/// Writes it.
+pub(super) async fn most(
+    tx: &mut PgConnection,
+    changes: &Changes,
+    events: Rows,
+    is_counted: impl Fn(&Record) -> bool,
+    now: Timestamp,
+) -> Written {
+    let Changes { inserted: new, updated: changed, left, .. } = changes;
+    if new.is_empty() && changed.is_empty() && left.is_empty() {
         return Ok(());
     }
-    let grace = |content: &Content| content.hold().map(|hold| hold.grace_until.millis());
-    let customer = |content: &Content| match content {
+    let holds = || new.iter().map(|(_, record)| record.content.hold());
+    let query = sqlx::query(MOST.as_str()).bind(now.millis());
+    let query = query.bind(events.ids).bind(events.subjects).bind(events.payloads);
+    let query = bind_states(query, changed)
+        .bind(left.iter().map(|left| left.event.0).collect::<Vec<_>>())
+        .bind(left.iter().map(|left| left.kind.0).collect::<Vec<_>>())
+        .bind(left.iter().map(|left| i64::from(left.available)).collect::<Vec<_>>())
+        .bind(left.iter().map(|left| i64::from(left.free_from)).collect::<Vec<_>>());
+    bind_states(query, new)
+        .bind(holds().map(|hold| hold.map(|hold| hold.grace_until.millis())).collect::<Vec<_>>())
+        .bind(new.iter().map(|(_, record)| record.event.0).collect::<Vec<Uuid>>())
+        .bind(new.iter().map(|(_, record)| customer(&record.content)).collect::<Vec<_>>())
+        .bind(new.iter().map(|(_, record)| answer(&record.content)).collect::<Result<Vec<_>, _>>()?)
+        .bind(holds().map(|hold| hold.map(|hold| i64::from(hold.tickets()))).collect::<Vec<_>>())
+        .bind(holds().map(|hold| hold?.max_per_customer.map(i64::from)).collect::<Vec<_>>())
+        .bind(new.iter().map(|(_, record)| is_counted(record)).collect::<Vec<_>>())
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+type Query = sqlx::query::Query<'static, Postgres, PgArguments>;
+
+/// The columns that change with a hold's state, behind those of its key.
+fn bind_states(query: Query, records: &[(Key, Record)]) -> Query {
+    query
+        .bind(sagas(records.iter().map(|(key, _)| key)))
+        .bind(steps(records.iter().map(|(key, _)| key)))
+        .bind(rounds(records.iter().map(|(key, _)| key)))
+        .bind(records.iter().map(|(_, record)| rows::state_name(&record.content)).collect::<Vec<_>>())
+        .bind(records.iter().map(|(_, record)| record.changes.cast_signed()).collect::<Vec<_>>())
+        .bind(records.iter().map(|(_, record)| codes(&record.content)).collect::<Vec<_>>())
+}
+
+fn customer(content: &Content) -> Option<Uuid> {
+    match content {
         Content::Hold(hold) => Some(hold.customer.0),
         Content::Refused { customer, .. } => Some(customer.0),
         Content::Tombstone => None,
-    };
-    let holds = || new.iter().map(|(_, record)| record.content.hold());
-    let tickets = holds().map(|hold| hold.map(|hold| i64::from(hold.tickets()))).collect::<Vec<_>>();
-    let limits = holds().map(|hold| hold?.max_per_customer.map(i64::from)).collect::<Vec<_>>();
-    sqlx::query(
-        "INSERT INTO holds (saga, step, round, state, changes, grace_until, event, customer, answer, tickets,
-                            max_per_customer, created_at, changed_at)
-         SELECT n.*, $12, $12
-         FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::text[], $5::integer[], $6::bigint[], $7::uuid[],
-                     $8::uuid[], $9::text[], $10::bigint[], $11::bigint[]) AS n",
-    )
-    .bind(sagas(new.iter().map(|(key, _)| key)))
-    .bind(steps(new.iter().map(|(key, _)| key)))
-    .bind(rounds(new.iter().map(|(key, _)| key)))
-    .bind(new.iter().map(|(_, record)| rows::state_name(&record.content)).collect::<Vec<_>>())
-    .bind(new.iter().map(|(_, record)| record.changes.cast_signed()).collect::<Vec<_>>())
-    .bind(new.iter().map(|(_, record)| grace(&record.content)).collect::<Vec<_>>())
-    .bind(new.iter().map(|(_, record)| record.event.0).collect::<Vec<Uuid>>())
-    .bind(new.iter().map(|(_, record)| customer(&record.content)).collect::<Vec<_>>())
-    .bind(new.iter().map(|(_, record)| answer(&record.content)).collect::<Result<Vec<_>, _>>()?)
-    .bind(tickets)
-    .bind(limits)
-    .bind(now.millis())
-    .execute(tx)
-    .await?;
-    Ok(())
+    }
+}
+
+/// Fresh codes for the tickets of a hold that was confirmed, with blanks between them.
+fn codes(content: &Content) -> Option<String> {
+    let hold = content.hold().filter(|hold| hold.phase == Phase::Confirmed)?;
+    Some((0..hold.tickets()).map(|_| code()).collect::<Vec<_>>().join(" "))
 }
 
 fn answer(content: &Content) -> Result<Option<String>, sqlx::Error> {
@@ -58,45 +116,6 @@ fn answer(content: &Content) -> Result<Option<String>, sqlx::Error> {
         Content::Refused { rejection, .. } => text::<Rejection>(rejection).map(Some),
         Content::Tombstone => Ok(None),
     }
-}
-
-pub(super) async fn updated(tx: &mut PgConnection, changed: &[(Key, Record)], now: Timestamp) -> Written {
-    if changed.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(
-        "UPDATE holds h SET state = u.state, changes = u.changes, changed_at = $6
-         FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::text[], $5::integer[])
-              AS u (saga, step, round, state, changes)
-         WHERE h.saga = u.saga AND h.step = u.step AND h.round = u.round",
-    )
-    .bind(sagas(changed.iter().map(|(key, _)| key)))
-    .bind(steps(changed.iter().map(|(key, _)| key)))
-    .bind(rounds(changed.iter().map(|(key, _)| key)))
-    .bind(changed.iter().map(|(_, record)| rows::state_name(&record.content)).collect::<Vec<_>>())
-    .bind(changed.iter().map(|(_, record)| record.changes.cast_signed()).collect::<Vec<_>>())
-    .bind(now.millis())
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-pub(super) async fn left(tx: &mut PgConnection, types: &[Left]) -> Written {
-    if types.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(
-        "UPDATE ticket_types t SET available = u.available, free_from = u.free_from
-         FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[]) AS u (event, id, available, free_from)
-         WHERE t.event = u.event AND t.id = u.id",
-    )
-    .bind(types.iter().map(|left| left.event.0).collect::<Vec<_>>())
-    .bind(types.iter().map(|left| left.kind.0).collect::<Vec<_>>())
-    .bind(types.iter().map(|left| i64::from(left.available)).collect::<Vec<_>>())
-    .bind(types.iter().map(|left| i64::from(left.free_from)).collect::<Vec<_>>())
-    .execute(tx)
-    .await?;
-    Ok(())
 }
 
 /// Events with their types, whole; their rows exist.
@@ -201,30 +220,6 @@ pub(super) async fn fences(tx: &mut PgConnection, fences: &[FenceRecord], now: T
     .bind(rounds(fences.iter().map(|fence| &fence.key)))
     .bind(fences.iter().map(|fence| fence.id.cast_signed()).collect::<Vec<_>>())
     .bind(fences.iter().map(|fence| text(&fence.answer)).collect::<Result<Vec<_>, _>>()?)
-    .bind(now.millis())
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-pub(super) async fn tickets(
-    tx: &mut PgConnection,
-    tickets: &[NewTicket<'_>],
-    code: fn() -> String,
-    now: Timestamp,
-) -> Written {
-    sqlx::query(
-        "INSERT INTO tickets (code, booking, number, event, ticket_type, name, seat, issued_at)
-         SELECT n.*, $8
-         FROM unnest($1::text[], $2::uuid[], $3::integer[], $4::uuid[], $5::uuid[], $6::text[], $7::text[]) AS n",
-    )
-    .bind(tickets.iter().map(|_| code()).collect::<Vec<_>>())
-    .bind(tickets.iter().map(|ticket| ticket.booking.0).collect::<Vec<_>>())
-    .bind(tickets.iter().map(|ticket| ticket.number).collect::<Vec<_>>())
-    .bind(tickets.iter().map(|ticket| ticket.event.0).collect::<Vec<_>>())
-    .bind(tickets.iter().map(|ticket| ticket.ticket_type.0).collect::<Vec<_>>())
-    .bind(tickets.iter().map(|ticket| ticket.name).collect::<Vec<_>>())
-    .bind(tickets.iter().map(|ticket| ticket.seat).collect::<Vec<_>>())
     .bind(now.millis())
     .execute(tx)
     .await?;

@@ -8,7 +8,7 @@ use eventicket_contracts::events::{
     CREATE, CreateEvent, Event, EventDetails, GET, GetEvent, NewTicketType, OwnEvent, PUBLISH, PublishEvent, Settle,
     TicketType, UPDATE, UpdateEvent, Venue, Viewer,
 };
-use eventicket_contracts::sagas::{PUBLISH_EVENT, StartAnswer, StartSaga};
+use eventicket_contracts::sagas::{AnsweredStart, PUBLISH_EVENT, StartAnswer, StartSaga};
 use eventicket_contracts::subjects::{self, Service};
 use eventicket_contracts::{Clock, Currency, CustomerId, EventId, Money, SagaId, Timestamp};
 use eventicket_events::{DATABASE, MIGRATOR};
@@ -166,10 +166,12 @@ impl Orchestrator {
 
     /// The next start, answered as `answer` says; its saga and what it offers.
     pub async fn asked(&mut self, answer: impl FnOnce(SagaId) -> StartAnswer) -> (SagaId, Offer) {
-        let (start, message): (StartSaga, _) = next(&mut self.starts).await;
+        let (mut asked, message): (Envelope<StartSaga>, _) = next(&mut self.starts).await;
+        let start = asked.items.pop().unwrap();
         let PublishEvent { offer } = serde_json::from_value(start.input).unwrap();
         assert_eq!((start.definition.as_str(), start.event), (PUBLISH_EVENT, Some(offer.event)));
-        let answer = serde_json::to_vec(&answer(start.id)).unwrap();
+        let answer = AnsweredStart { id: start.id, answer: answer(start.id) };
+        let answer = serde_json::to_vec(&Envelope::new(vec![answer])).unwrap();
         self.client.publish(message.reply.unwrap(), answer.into()).await.unwrap();
         (start.id, offer)
     }

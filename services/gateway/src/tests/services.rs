@@ -3,11 +3,12 @@ use std::time::Duration;
 
 use super::*;
 use eventicket_contracts::bookings::{TICKETS, Ticket, TicketsQuery};
+use eventicket_contracts::envelope::Envelope;
 use eventicket_contracts::events::{self, Event, EventPage, GetEvent, ListEvents, UpdateEvent, Viewer};
 use eventicket_contracts::identity::{Idempotency, LOGIN, Login, Tokens, USERS, User};
 use eventicket_contracts::sagas::{
-    Act, ActAnswer, Action, BookedItem, BookingStatus, BookingView, GET_BOOKING, GetBooking, RefundStatus, StartAnswer,
-    StartSaga, StatusChange,
+    Act, ActAnswer, Action, AnsweredStart, BookedItem, BookingStatus, BookingView, GET_BOOKING, GetBooking,
+    RefundStatus, StartAnswer, StartSaga, StatusChange,
 };
 use eventicket_contracts::{BookingId, EventId, SagaId, TicketTypeId, codes, subjects};
 use eventicket_kit::Context;
@@ -66,6 +67,16 @@ impl Platform {
                 client.publish(to, serde_json::to_vec(&answer).unwrap().into()).await.unwrap();
             }
         });
+    }
+
+    /// Answers starts; `None` is silence.
+    pub(super) async fn answer_starts(&self, answer: impl Fn(StartSaga) -> Option<StartAnswer> + Send + 'static) {
+        let answered = move |asked: Envelope<StartSaga>| {
+            let item = |start: StartSaga| Some(AnsweredStart { id: start.id, answer: answer(start)? });
+            let answers: Vec<AnsweredStart> = asked.items.into_iter().filter_map(item).collect();
+            (!answers.is_empty()).then(|| Envelope::new(answers))
+        };
+        self.answer(subjects::START, answered).await;
     }
 
     /// Answers a query.
@@ -148,7 +159,7 @@ async fn a_booking_is_answered_once_its_start_is() {
     let seal = platform.gateway.app.seal.clone();
     let now = platform.ctx.clock.now();
     platform
-        .answer(subjects::START, move |start: StartSaga| {
+        .answer_starts(move |start: StartSaga| {
             assert_eq!((start.definition.as_str(), start.owner), ("booking", Some(ada)));
             assert_eq!(start.idempotency.as_ref().unwrap().key, "key-1");
             assert!(start.give_up_at > now && start.trace.as_ref().is_some_and(|t| t.starts_with("00-")));
@@ -168,7 +179,7 @@ async fn a_repeat_finds_the_first_booking_and_another_body_is_refused() {
     let (_, token) = platform.customer();
     let first: Mutex<Option<(StartSaga, StartAnswer)>> = Mutex::default();
     platform
-        .answer(subjects::START, move |start: StartSaga| {
+        .answer_starts(move |start: StartSaga| {
             let mut first = first.lock().unwrap();
             let (known, _) = first.get_or_insert_with(|| (start.clone(), started(&start, true)));
             let same = known.idempotency == start.idempotency;
@@ -192,7 +203,7 @@ async fn what_is_not_admitted_or_refused_is_told() {
         StartAnswer::Refused { code: codes::NOT_ON_SALE.into(), message: "not yet".into() },
         StartAnswer::Busy { retry_after_ms: 1500 },
     ]);
-    platform.answer(subjects::START, move |_: StartSaga| answers.lock().unwrap().pop()).await;
+    platform.answer_starts(move |_: StartSaga| answers.lock().unwrap().pop()).await;
     let busy = platform.gateway.send(post("/v1/bookings", &token, &[KEY], &order())).await;
     busy.is_problem(429, "busy");
     assert_eq!(busy.header("retry-after"), "2");
@@ -218,7 +229,7 @@ async fn a_wait_ends_with_the_status() {
     let bookings = platform.bookings().await;
     let (ids, mut started_ids) = tokio::sync::mpsc::channel(1);
     platform
-        .answer(subjects::START, move |start: StartSaga| {
+        .answer_starts(move |start: StartSaga| {
             ids.try_send((start.id, start.owner.unwrap())).unwrap();
             Some(started(&start, true))
         })
@@ -243,7 +254,7 @@ async fn a_wait_that_hears_nothing_ends_with_a_look() {
     let bookings = platform.bookings().await;
     let kept = bookings.clone();
     platform
-        .answer(subjects::START, move |start: StartSaga| {
+        .answer_starts(move |start: StartSaga| {
             kept.lock().unwrap().push(view(start.id, ada, BookingStatus::AwaitingPayment));
             Some(started(&start, true))
         })

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use eventicket_contracts::Timestamp;
 use eventicket_contracts::envelope::{Answer, Key};
-use eventicket_contracts::notifications::Send;
 use serde_json::Value;
 
 use crate::store::NewDelivery;
@@ -27,10 +26,10 @@ impl Desk {
     }
 
     /// Records the delivery of a round that has none; a refused one never leaves. Its answer.
-    pub fn record(&mut self, key: &Key, send: Send, refused: Option<Answer>) -> Answer {
-        let answer = refused.clone().unwrap_or(Answer::Done(Value::Null));
-        self.recorded.insert(key.clone(), answer.clone());
-        self.new.push(NewDelivery { key: key.clone(), send, refused, at: self.now });
+    pub fn record(&mut self, new: NewDelivery) -> Answer {
+        let answer = new.refused.clone().unwrap_or(Answer::Done(Value::Null));
+        self.recorded.insert(new.key.clone(), answer.clone());
+        self.new.push(new);
         answer
     }
 }

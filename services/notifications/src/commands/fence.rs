@@ -11,6 +11,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::desk::Desk;
+use crate::store::NewDelivery;
 
 /// Tells what is recorded of the round, or closes it.
 pub(super) fn decide(desk: &mut Desk, item: &Item) -> Handled {
@@ -27,7 +28,9 @@ pub(super) fn decide(desk: &mut Desk, item: &Item) -> Handled {
         Some(_) => Recorded::Closed,
         None => {
             let answer = Answer::rejected(codes::CLOSED, "the round was closed by a fence");
-            desk.record(&item.key, never_sent(&fence), Some(answer));
+            let Send { template, customer, data } = never_sent(&fence);
+            let (key, data, refused, at) = (item.key.clone(), data.to_string(), Some(answer), desk.now);
+            desk.record(NewDelivery { key, template, customer, data, refused, trace: None, at });
             Recorded::Closed
         }
     };
@@ -68,7 +71,7 @@ mod tests {
             let closed = Handled::Answer(Answer::done(Fenced { id: 1, effect: Recorded::Closed, undo: None }));
             assert_eq!((decide(&mut desk, &item), decide(&mut desk, &item)), (closed.clone(), closed));
             assert_eq!(desk.new.len(), 1, "recorded once");
-            assert_eq!((desk.new[0].send.template.as_str(), &desk.new[0].send.data), (template, &Value::Null));
+            assert_eq!((desk.new[0].template.as_str(), desk.new[0].data.as_str()), (template, "null"));
         }
     }
 }

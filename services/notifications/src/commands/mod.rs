@@ -4,12 +4,10 @@ mod desk;
 mod fence;
 mod send;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use eventicket_contracts::envelope::{Answer, Key};
 use eventicket_contracts::subjects::{FENCE, Service};
-use eventicket_contracts::{Clock, Timestamp};
+use eventicket_contracts::{Clock, SagaId};
 use eventicket_nats::{Commands, Delivered, Fault, Handled};
 use tokio::sync::Notify;
 
@@ -33,9 +31,9 @@ impl Commands for Notifications {
     const SERVICE: Service = Service::NOTIFICATIONS;
 
     async fn handle(&self, batch: &[Delivered]) -> Result<Vec<Handled>, Fault> {
-        let keys: Vec<Key> = batch.iter().map(|command| command.item.key.clone()).collect();
-        let mut tx = self.store.begin(&keys).await?;
-        let mut desk = Desk::new(tx.recorded(&keys).await?, self.clock.now());
+        let sagas: Vec<SagaId> = batch.iter().map(|command| command.item.key.saga).collect();
+        let (mut tx, recorded) = self.store.begin(&sagas).await?;
+        let mut desk = Desk::new(recorded, self.clock.now());
         let handled = batch.iter().map(|command| decide(&mut desk, command)).collect();
         tx.insert(&desk.new).await?;
         tx.commit().await?;
@@ -50,18 +48,4 @@ fn decide(desk: &mut Desk, command: &Delivered) -> Handled {
         FENCE => fence::decide(desk, &command.item),
         _ => send::decide(desk, &command.item),
     }
-}
-
-/// The service without its store, for the simulator: a batch over what is recorded of its rounds. Returns how each command
-/// is handled, and the answers to be recorded.
-pub fn simulate(
-    recorded: HashMap<Key, Answer>,
-    batch: &[Delivered],
-    now: Timestamp,
-) -> (Vec<Handled>, Vec<(Key, Answer)>) {
-    let mut desk = Desk::new(recorded, now);
-    let handled = batch.iter().map(|command| decide(&mut desk, command)).collect();
-    let answer = |key: &Key| Some((key.clone(), desk.recorded(key)?.clone()));
-    let new = desk.new.iter().filter_map(|delivery| answer(&delivery.key)).collect();
-    (handled, new)
 }

@@ -1,11 +1,15 @@
 //! `notifications.send`: done when the delivery is committed. It has no undo.
 
-use eventicket_contracts::codes;
 use eventicket_contracts::envelope::{Answer, Half, Item};
-use eventicket_contracts::notifications::{Send, TEMPLATES};
+use eventicket_contracts::notifications::TEMPLATES;
+use eventicket_contracts::{CustomerId, codes};
+use eventicket_nats::trace::is_sampled;
 use eventicket_nats::{Handled, decode};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::desk::Desk;
+use crate::store::NewDelivery;
 use crate::templates;
 
 /// Records one delivery a round; a round that is known gets its recorded answer.
@@ -19,22 +23,35 @@ pub(super) fn decide(desk: &mut Desk, item: &Item) -> Handled {
     if item.deadline.is_some_and(|deadline| deadline < desk.now) {
         return Handled::Answer(Answer::Expired);
     }
-    let send = match decode::<Send>(item) {
-        Ok(send) => send,
+    let Asked { template, customer, data } = match decode(item) {
+        Ok(asked) => asked,
         Err(dead) => return dead,
     };
-    match check(&send) {
-        Ok(refused) => Handled::Answer(desk.record(&item.key, send, refused)),
+    match check(&template, data.get()) {
+        Ok(refused) => {
+            let (key, data, at) = (item.key.clone(), data.get().to_owned(), desk.now);
+            let trace = item.trace.clone().filter(|trace| is_sampled(Some(trace)));
+            Handled::Answer(desk.record(NewDelivery { key, template, customer, data, refused, trace, at }))
+        }
         Err(reason) => Handled::Dead(reason),
     }
 }
 
+/// The contract's `Send`, with its data as it came: it is stored as it is.
+#[derive(Deserialize)]
+struct Asked<'a> {
+    template: String,
+    customer: CustomerId,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
 /// The rejection of an unknown template; an error where the data is not what the template wants.
-fn check(send: &Send) -> Result<Option<Answer>, String> {
-    if !TEMPLATES.contains(&send.template.as_str()) {
+fn check(template: &str, data: &str) -> Result<Option<Answer>, String> {
+    if !TEMPLATES.contains(&template) {
         return Ok(Some(Answer::rejected(codes::UNKNOWN_TEMPLATE, "there is no notification of this name")));
     }
-    templates::parse(&send.template, &send.data.to_string()).map(|_| None).map_err(|error| error.to_string())
+    templates::parse(template, data).map(|_| None).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -42,7 +59,7 @@ mod tests {
     use super::*;
     use eventicket_contracts::envelope::Key;
     use eventicket_contracts::notifications::{BOOKING_CONFIRMED, BOOKING_REFUNDED};
-    use eventicket_contracts::{CustomerId, SagaId, Timestamp};
+    use eventicket_contracts::{SagaId, Timestamp};
     use serde_json::{Value, json};
 
     fn command(template: &str, data: Value) -> Item {

@@ -13,9 +13,9 @@ use eventicket_contracts::{Clock, SagaId, Timestamp};
 use eventicket_kit::seal::SealKeys;
 use eventicket_nats::{Commands, Delivered, Fault, Handled};
 
-use crate::charge::{Asker, Charge};
+use crate::charge::{Asker, Charge, State};
 use crate::driver::Driver;
-use crate::store::Store;
+use crate::store::{RowsFound, Store};
 
 /// How long rows are kept at least: a do of an older saga is refused, since its record may be gone.
 const RETENTION_DAYS: u64 = 30;
@@ -61,14 +61,15 @@ impl Commands for Payments {
     async fn handle(&self, batch: &[Delivered]) -> Result<Vec<Handled>, Fault> {
         let keys: Vec<Key> = batch.iter().map(|command| command.item.key.clone()).collect();
         let dead = || Fault::Transient("this replica was taken for dead; its next beat revives it".to_owned());
-        let mut tx = self.store.begin(keys.iter()).await?.ok_or_else(dead)?;
-        let mut rows = Rows::new(tx.rows(&keys).await?);
+        let (mut tx, found) = self.store.begin(&keys).await?.ok_or_else(dead)?;
+        let mut rows = Rows::new(found);
         let surroundings = Surroundings { now: self.clock.now(), seal: &self.seal, is_full: self.driver.is_full() };
         let handled = batch.iter().map(|command| rows.handle(command, &surroundings)).collect();
         let (new, changed) = (rows.written(Origin::New), rows.written(Origin::Stored));
-        let written =
-            tx.insert(&new, surroundings.now).await?.len() + tx.update(&changed, surroundings.now).await?.len();
-        if written < new.len() + changed.len() {
+        let (open, ended): (Vec<_>, Vec<_>) = new.iter().copied().partition(|charge| charge.state == State::Open);
+        let made = tx.open(&open, surroundings.now).await? + tx.insert(&ended, surroundings.now).await?;
+        let updated = tx.update(&changed, surroundings.now).await?.len();
+        if made < new.len() as u64 || updated < changed.len() {
             return Err(Fault::Transient("a row changed beside its lock".to_owned()));
         }
         tx.commit().await?;
@@ -103,7 +104,7 @@ struct Row {
 }
 
 impl Rows {
-    pub fn new(found: HashMap<Key, (Charge, bool)>) -> Self {
+    pub fn new(found: RowsFound) -> Self {
         let row = |(charge, mine): (Charge, bool)| {
             let version = charge.version;
             Row { charge, origin: Origin::Stored, version, mine, asked: false }

@@ -3,6 +3,7 @@
 
 use eventicket_contracts::codes;
 use eventicket_contracts::payments::Refund;
+use eventicket_nats::trace::is_sampled;
 use eventicket_nats::{Delivered, Handled, decode};
 
 use super::{Decision, RECORD_GONE, Surroundings, asker, is_too_old};
@@ -24,7 +25,11 @@ pub(super) fn decide(command: &Delivered, known: Option<&Charge>, surroundings: 
         return answered(tombstone.rejected(State::Tombstone, codes::UNDONE, UNDONE));
     };
     match undo(charge, asker(command), &reason) {
-        Some(closed) => answered(closed),
+        Some(closed) => {
+            // What is called from here on stands below the undo.
+            let trace = item.trace.clone().filter(|trace| is_sampled(Some(trace))).or(closed.trace);
+            answered(Charge { trace, ..closed })
+        }
         None => Decision::unchanged(handled(charge)),
     }
 }

@@ -1,36 +1,139 @@
-//! Batches: charges are written under the locks of their sagas.
+//! Batches: charges are written under the locks of their sagas. The two writes that every charge has, its row and a step
+//! of its way, are statements of their own, as narrow as they can be; [`Batch::insert`] and [`Batch::update`] write
+//! whatever there is.
+//!
+//! Lists of values stand in the select list, where `unnest` hands them on one by one; in `FROM` each would be stored first.
 
-use std::collections::{HashMap, HashSet};
-
-use eventicket_contracts::Timestamp;
 use eventicket_contracts::envelope::Key;
+use eventicket_contracts::{SagaId, Timestamp};
+use eventicket_kit::batch::{self, Batches, Read};
 use eventicket_nats::outbox::{self, NewEvent};
-use sqlx::{PgConnection, Postgres, Transaction};
+use eventicket_nats::trace::is_sampled;
+use serde::Serialize;
 use uuid::Uuid;
 
-use super::row::{self, Askers, Columns, key, outcome_name, signed};
-use crate::charge::{Asker, Charge, Keys, Terms};
+use super::row::{self, Askers, Columns, RowsFound, outcome_name, signed};
+use crate::charge::{Asker, Charge, Keys, State, Terms};
+
+/// Whether this replica is there. Whoever takes it for dead holds its row, and is not waited for: it waits for sagas' locks.
+const ALIVE: Read = Read { name: "alive", sql: "SELECT FROM replicas WHERE id = ANY($1) FOR KEY SHARE SKIP LOCKED" };
+const CHARGES: Read =
+    Read { name: "charges_of_sagas", sql: "SELECT c.* FROM unnest($1) AS k (saga) JOIN charges c USING (saga)" };
+/// What batches read by.
+pub(super) const READS: &[Read] = &[ALIVE, CHARGES];
 
 /// A transaction that holds the locks of its sagas.
 pub(crate) struct Batch {
-    pub(super) tx: Transaction<'static, Postgres>,
+    pub(super) tx: batch::Batch,
     me: Uuid,
 }
 
 impl Batch {
-    pub(super) fn new(tx: Transaction<'static, Postgres>, me: Uuid) -> Self {
-        Self { tx, me }
+    /// Begins with the rows of these rounds; `None` where this replica was taken for dead.
+    pub(super) async fn with_rows(
+        batches: &Batches,
+        keys: &[Key],
+        me: Uuid,
+    ) -> Result<Option<(Self, RowsFound)>, sqlx::Error> {
+        let mut sagas: Vec<SagaId> = keys.iter().map(|key| key.saga).collect();
+        sagas.sort_unstable();
+        sagas.dedup();
+        let ids: Vec<Uuid> = sagas.iter().map(|saga| saga.0).collect();
+        let (tx, rows) = batches.begin(&sagas, &[(ALIVE, &[me]), (CHARGES, &ids)]).await?;
+        let [alive, found] = rows.as_slice() else { return Ok(None) };
+        let found = row::by_key(found, me)?;
+        Ok((!alive.is_empty()).then_some((Self { tx, me }, found)))
+    }
+
+    /// Begins without reading.
+    pub(super) async fn without_rows(
+        batches: &Batches,
+        keys: impl Iterator<Item = &Key>,
+        me: Uuid,
+    ) -> Result<Option<Self>, sqlx::Error> {
+        let sagas: Vec<SagaId> = keys.map(|key| key.saga).collect();
+        let (tx, rows) = batches.begin(&sagas, &[(ALIVE, &[me])]).await?;
+        Ok(rows.iter().any(|alive| !alive.is_empty()).then_some(Self { tx, me }))
     }
 
     /// The rows of these rounds, with whether this replica drives them.
-    pub async fn rows(&mut self, keys: &[Key]) -> Result<HashMap<Key, (Charge, bool)>, sqlx::Error> {
+    pub async fn rows(&mut self, keys: &[Key]) -> Result<RowsFound, sqlx::Error> {
         row::read(&mut self.tx, keys, self.me).await
     }
 
-    /// Makes rows; answers which ones: one that is there already stays as it is.
-    pub async fn insert(&mut self, new: &[&Charge], now: Timestamp) -> Result<HashSet<Key>, sqlx::Error> {
+    /// Makes rows of charges that begin; answers how many: one that is there already stays as it is.
+    pub async fn open(&mut self, new: &[&Charge], now: Timestamp) -> Result<u64, sqlx::Error> {
+        let begins: Vec<_> = new.iter().filter_map(|c| Some((c, c.terms.as_ref()?, c.asker.as_ref()?))).collect();
+        if begins.is_empty() {
+            return Ok(0);
+        }
+        let columns = Columns::of(begins.iter().map(|(charge, _, _)| &charge.key));
+        let made = sqlx::query(
+            "INSERT INTO charges (saga, step, round, customer, amount, currency, description, method, reply_to, attempt,
+                                  trace, state, version, owner, created_at, updated_at)
+             SELECT unnest($1::uuid[]), unnest($2::text[]), unnest($3::integer[]), unnest($4::uuid[]),
+                    unnest($5::bigint[]), unnest($6::text[]), unnest($7::text[]), unnest($8::text[]),
+                    unnest($9::text[]), unnest($10::integer[]), unnest($14::text[]), $11, 1, $12, $13, $13
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(columns.sagas)
+        .bind(columns.steps)
+        .bind(columns.rounds)
+        .bind(begins.iter().map(|(_, terms, _)| terms.customer.0).collect::<Vec<_>>())
+        .bind(begins.iter().map(|(_, terms, _)| terms.amount.amount).collect::<Vec<_>>())
+        .bind(begins.iter().map(|(_, terms, _)| terms.amount.currency.as_str()).collect::<Vec<_>>())
+        .bind(begins.iter().map(|(_, terms, _)| terms.description.as_str()).collect::<Vec<_>>())
+        .bind(begins.iter().map(|(_, terms, _)| terms.method.as_deref()).collect::<Vec<_>>())
+        .bind(begins.iter().map(|(_, _, asker)| asker.reply_to.as_str()).collect::<Vec<_>>())
+        .bind(begins.iter().map(|(_, _, asker)| signed(asker.attempt)).collect::<Vec<_>>())
+        .bind(State::Open.name())
+        .bind(self.me)
+        .bind(now.millis())
+        .bind(begins.iter().map(|(charge, _, _)| recorded(charge)).collect::<Vec<_>>())
+        .execute(&mut *self.tx)
+        .await?;
+        Ok(made.rows_affected())
+    }
+
+    /// Writes a step of each row's way ([`Charge::is_step_from`]) over the version before; answers which of them, by their
+    /// places, were written. An id of an intent that is there stays, whatever is written.
+    pub async fn advance(&mut self, rows: &[&Charge], now: Timestamp) -> Result<Vec<usize>, sqlx::Error> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let columns = Columns::of(rows.iter().map(|charge| &charge.key));
+        let places: Option<Vec<i32>> = sqlx::query_scalar(
+            "WITH written AS (
+                 UPDATE charges c
+                 SET state = n.state, version = n.version, intent = coalesce(c.intent, n.intent), outcome = n.outcome,
+                     method = CASE WHEN n.needs_method THEN c.method END, updated_at = $8
+                 FROM (SELECT unnest($1::uuid[]) AS saga, unnest($2::text[]) AS step, unnest($3::integer[]) AS round,
+                              unnest($4::text[]) AS state, unnest($5::integer[]) AS version,
+                              unnest($6::text[]) AS intent, unnest($7::text[]) AS outcome,
+                              unnest($9::boolean[]) AS needs_method, generate_series(0, $10::integer) AS place) AS n
+                 WHERE (c.saga, c.step, c.round) = (n.saga, n.step, n.round) AND c.version = n.version - 1
+                 RETURNING n.place)
+             SELECT array_agg(place) FROM written",
+        )
+        .bind(columns.sagas)
+        .bind(columns.steps)
+        .bind(columns.rounds)
+        .bind(rows.iter().map(|charge| charge.state.name()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|charge| charge.version).collect::<Vec<_>>())
+        .bind(rows.iter().map(|charge| charge.intent.as_deref()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|charge| outcome_name(charge)).collect::<Vec<_>>())
+        .bind(now.millis())
+        .bind(rows.iter().map(|charge| charge.state.needs_method()).collect::<Vec<_>>())
+        .bind(i32::try_from(rows.len()).unwrap_or(i32::MAX) - 1)
+        .fetch_one(&mut *self.tx)
+        .await?;
+        Ok(row::places(places))
+    }
+
+    /// Makes rows; answers how many: one that is there already stays as it is.
+    pub async fn insert(&mut self, new: &[&Charge], now: Timestamp) -> Result<u64, sqlx::Error> {
         if new.is_empty() {
-            return Ok(HashSet::new());
+            return Ok(0);
         }
         let terms = |pick: fn(&Terms) -> String| -> Vec<Option<String>> {
             new.iter().map(|charge| charge.terms.as_ref().map(pick)).collect()
@@ -48,7 +151,7 @@ impl Batch {
                          $15::integer[], $16::text[], $17::integer[], $18::text[], $19::text[], $20::boolean[],
                          $21::text[])
                   AS n
-             ON CONFLICT DO NOTHING RETURNING saga, step, round",
+             ON CONFLICT DO NOTHING",
         )
         .bind(columns.sagas)
         .bind(columns.steps)
@@ -73,22 +176,22 @@ impl Batch {
         .bind(fences(new))
         .bind(self.me)
         .bind(now.millis())
-        .fetch_all(&mut *self.tx)
+        .execute(&mut *self.tx)
         .await?;
-        made.iter().map(key).collect()
+        Ok(made.rows_affected())
     }
 
-    /// Writes rows over the version before theirs, and takes them for this replica; answers which ones were written.
-    /// An id of an intent that is there stays, whatever is written.
-    pub async fn update(&mut self, rows: &[&Charge], now: Timestamp) -> Result<HashSet<Key>, sqlx::Error> {
+    /// Writes rows over the version before theirs, and takes them for this replica; answers which of them, by their
+    /// places, were written. An id of an intent that is there stays, whatever is written.
+    pub async fn update(&mut self, rows: &[&Charge], now: Timestamp) -> Result<Vec<usize>, sqlx::Error> {
         if rows.is_empty() {
-            return Ok(HashSet::new());
+            return Ok(Vec::new());
         }
         let columns = Columns::of(rows.iter().map(|charge| &charge.key));
         let undo_askers = Askers::of(rows.iter().map(|charge| charge.undo_asker.as_ref()));
         let count = |pick: fn(&Keys) -> u32| rows.iter().map(|c| signed(pick(&c.keys))).collect::<Vec<i32>>();
-        let written = sqlx::query(
-            "UPDATE charges c
+        let places: Option<Vec<i32>> = sqlx::query_scalar(
+            "WITH written AS (UPDATE charges c
              SET state = n.state, version = n.version, owner = $24, updated_at = $25,
                  method = CASE WHEN n.needs_method THEN c.method END,
                  intent = coalesce(c.intent, n.intent),
@@ -101,12 +204,13 @@ impl Batch {
              FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::text[], $5::integer[], $6::boolean[], $7::text[],
                          $8::integer[], $9::integer[], $10::integer[], $11::text[], $12::bigint[], $13::text[],
                          $14::text[], $15::text[], $16::text[], $17::integer[], $18::text[], $19::text[], $20::text[],
-                         $21::boolean[], $22::text[], $23::uuid[])
+                         $21::boolean[], $22::text[], $23::uuid[], $26::integer[])
                   AS n (saga, step, round, state, version, needs_method, intent, create_key, confirm_key, refund_key,
                         refund, refunded, outcome, code, message, undo_reply_to, undo_attempt, next_action,
-                        refund_error, undo_reason, undo_closed, fence, failed_refund)
+                        refund_error, undo_reason, undo_closed, fence, failed_refund, place)
              WHERE (c.saga, c.step, c.round) = (n.saga, n.step, n.round) AND c.version = n.version - 1
-             RETURNING c.saga, c.step, c.round",
+             RETURNING n.place)
+             SELECT array_agg(place) FROM written",
         )
         .bind(columns.sagas)
         .bind(columns.steps)
@@ -133,19 +237,24 @@ impl Batch {
         .bind(rows.iter().map(|charge| charge.failed_refund.map(|saga| saga.0)).collect::<Vec<_>>())
         .bind(self.me)
         .bind(now.millis())
-        .fetch_all(&mut *self.tx)
+        .bind((0..i32::try_from(rows.len()).unwrap_or(i32::MAX)).collect::<Vec<_>>())
+        .fetch_one(&mut *self.tx)
         .await?;
-        written.iter().map(key).collect()
+        Ok(row::places(places))
     }
 
-    pub async fn events(&mut self, events: Vec<NewEvent>, now: Timestamp) -> Result<(), sqlx::Error> {
-        let tx: &mut PgConnection = &mut self.tx;
-        outbox::write(tx, events, now).await
+    pub async fn events<D: Serialize>(&mut self, events: Vec<NewEvent<D>>, now: Timestamp) -> Result<(), sqlx::Error> {
+        outbox::write(&mut self.tx, events, now).await
     }
 
     pub async fn commit(self) -> Result<(), sqlx::Error> {
         self.tx.commit().await
     }
+}
+
+/// The charge's trace, where there will be spans below it.
+fn recorded(charge: &Charge) -> Option<&str> {
+    charge.trace.as_deref().filter(|trace| is_sampled(Some(trace)))
 }
 
 fn fences(rows: &[&Charge]) -> Vec<Option<String>> {

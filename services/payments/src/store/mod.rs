@@ -5,18 +5,17 @@ mod aftermath;
 mod batch;
 mod row;
 
-use std::collections::HashMap;
-
 use eventicket_contracts::envelope::Key;
 use eventicket_contracts::payments::Payment;
 use eventicket_contracts::{BookingId, Money, SagaId, Timestamp};
-use eventicket_kit::batch::lock_sagas;
+use eventicket_kit::batch::{Batches, lock_sagas};
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
 use uuid::Uuid;
 
 pub(crate) use aftermath::{Looked, SagaStart};
 pub(crate) use batch::Batch;
+pub(crate) use row::RowsFound;
 
 use crate::charge::{Charge, Outcome, State, Terms};
 use row::{Columns, found, key, signed};
@@ -31,27 +30,28 @@ const TAKEN_AT_ONCE: i64 = 1_000;
 #[derive(Clone)]
 pub(crate) struct Store {
     pool: PgPool,
+    commands: Batches,
+    records: Batches,
     /// This replica; new at each start.
     me: Uuid,
 }
 
 impl Store {
     pub fn new(pool: PgPool) -> Self {
-        Self { pool, me: Uuid::now_v7() }
+        // A session each, which the other one never takes.
+        let [commands, records] = [(); 2].map(|()| Batches::new(pool.clone(), batch::READS));
+        Self { pool, commands, records, me: Uuid::now_v7() }
     }
 
-    /// Opens a batch with the locks of its sagas; `None` where this replica was taken for dead, so that nobody would look
-    /// for its rows after a crash.
-    pub async fn begin(&self, keys: impl Iterator<Item = &Key>) -> Result<Option<Batch>, sqlx::Error> {
-        let mut tx = self.pool.begin().await?;
-        // Before the sagas' locks, as in take_over.
-        let alive = sqlx::query("SELECT 1 FROM replicas WHERE id = $1 FOR KEY SHARE").bind(self.me);
-        if alive.fetch_optional(&mut *tx).await?.is_none() {
-            return Ok(None);
-        }
-        let sagas: Vec<SagaId> = keys.map(|key| key.saga).collect();
-        lock_sagas(&mut tx, &sagas).await?;
-        Ok(Some(Batch::new(tx, self.me)))
+    /// Opens a batch of commands with the locks of its sagas, and reads its rows under them. `None` where this replica was
+    /// taken for dead, so that nobody would look for its rows after a crash.
+    pub async fn begin(&self, keys: &[Key]) -> Result<Option<(Batch, RowsFound)>, sqlx::Error> {
+        Batch::with_rows(&self.commands, keys, self.me).await
+    }
+
+    /// Opens a batch of what was seen at the gateway, with the locks of its sagas; `None` as above.
+    pub async fn begin_record(&self, keys: impl Iterator<Item = &Key>) -> Result<Option<Batch>, sqlx::Error> {
+        Batch::without_rows(&self.records, keys, self.me).await
     }
 
     /// Says that this replica lives.
@@ -116,7 +116,7 @@ impl Store {
     }
 
     /// The rows of these rounds as they are now, with whether this replica drives them.
-    pub async fn rows(&self, keys: &[Key]) -> Result<HashMap<Key, (Charge, bool)>, sqlx::Error> {
+    pub async fn rows(&self, keys: &[Key]) -> Result<RowsFound, sqlx::Error> {
         let mut connection = self.pool.acquire().await?;
         row::read(&mut connection, keys, self.me).await
     }

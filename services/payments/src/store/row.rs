@@ -10,18 +10,17 @@ use uuid::Uuid;
 
 use crate::charge::{Asker, Charge, Keys, Outcome, State, Terms};
 
-/// A row, and whether this replica drives it.
+/// Rows by their rounds, each with whether this replica drives it.
+pub(crate) type RowsFound = HashMap<Key, (Charge, bool)>;
+
+/// A row, and who drives it.
 pub(super) struct Found {
     pub charge: Charge,
     pub owner: Uuid,
 }
 
 /// The rows of these rounds, with whether `me` drives them.
-pub(super) async fn read(
-    connection: &mut PgConnection,
-    keys: &[Key],
-    me: Uuid,
-) -> Result<HashMap<Key, (Charge, bool)>, sqlx::Error> {
+pub(super) async fn read(connection: &mut PgConnection, keys: &[Key], me: Uuid) -> Result<RowsFound, sqlx::Error> {
     let columns = Columns::of(keys);
     let rows = sqlx::query(
         "SELECT c.* FROM charges c
@@ -32,6 +31,10 @@ pub(super) async fn read(
     .bind(columns.rounds)
     .fetch_all(connection)
     .await?;
+    by_key(&rows, me)
+}
+
+pub(super) fn by_key(rows: &[PgRow], me: Uuid) -> Result<RowsFound, sqlx::Error> {
     let entry = |row: &PgRow| {
         let Found { charge, owner } = found(row)?;
         Ok((charge.key.clone(), (charge, owner == me)))
@@ -129,7 +132,7 @@ pub(super) fn found(row: &PgRow) -> Result<Found, sqlx::Error> {
         undo_closed: row.try_get("undo_closed")?,
         fence,
         failed_refund: row.try_get::<Option<Uuid>, _>("failed_refund")?.map(SagaId),
-        trace: None,
+        trace: row.try_get("trace")?,
     };
     Ok(Found { charge, owner: row.try_get("owner")? })
 }
@@ -144,6 +147,11 @@ fn terms(row: &PgRow) -> Result<Option<Terms>, sqlx::Error> {
         description: row.try_get("description")?,
         method: row.try_get("method")?,
     }))
+}
+
+/// Places of rows in a list.
+pub(super) fn places(found: Option<Vec<i32>>) -> Vec<usize> {
+    found.unwrap_or_default().into_iter().filter_map(|place| usize::try_from(place).ok()).collect()
 }
 
 /// PostgreSQL has no unsigned integers; the casts are exact.

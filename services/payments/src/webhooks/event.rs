@@ -1,84 +1,89 @@
 //! Webhooks as Stripe writes them.
 
+use std::borrow::Cow;
+
 use eventicket_contracts::envelope::Key;
 use eventicket_contracts::{Currency, Money};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::hint::{Event, Happened, Told};
 use crate::wire::{IntentBody, RefundBody, is_plain};
 
 #[derive(Deserialize)]
-struct Body {
+struct Body<'a> {
     id: String,
-    #[serde(rename = "type")]
-    kind: String,
-    data: Data,
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    data: Data<'a>,
 }
 
 #[derive(Deserialize)]
-struct Data {
-    object: Value,
+struct Data<'a> {
+    #[serde(borrow)]
+    object: &'a RawValue,
 }
 
-/// The round, as the metadata of ours names it.
+/// What an object of ours says beside its own state: the round, as its metadata names it, and of an intent its amount, of a
+/// refund its intent.
 #[derive(Deserialize)]
-struct Round {
-    metadata: Metadata,
-}
-
-#[derive(Deserialize)]
-struct Metadata {
-    saga: String,
-    step: String,
-    round: String,
-}
-
-#[derive(Deserialize)]
-struct Amount {
-    amount: i64,
-    currency: String,
+struct About<'a> {
+    #[serde(borrow)]
+    metadata: Metadata<'a>,
+    #[serde(default)]
+    amount: Option<i64>,
+    #[serde(default, borrow)]
+    currency: Option<Cow<'a, str>>,
+    #[serde(default)]
+    payment_intent: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Origin {
-    payment_intent: String,
+struct Metadata<'a> {
+    #[serde(borrow)]
+    saga: Cow<'a, str>,
+    #[serde(borrow)]
+    step: Cow<'a, str>,
+    #[serde(borrow)]
+    round: Cow<'a, str>,
 }
 
 /// Reads a webhook; `None` where it is of a kind that says nothing to us, or about something that we did not make.
 pub(crate) fn read(body: &[u8]) -> Option<Event> {
     let Body { id, kind, data: Data { object } } = serde_json::from_slice(body).ok()?;
-    let Round { metadata: Metadata { saga, step, round } } = Round::deserialize(&object).ok()?;
+    let about: About<'_> = serde_json::from_str(object.get()).ok()?;
+    let Metadata { saga, step, round } = &about.metadata;
     let key: Key = format!("{saga}:{step}:{round}").parse().ok()?;
-    let told = match kind.as_str() {
-        "payment_intent.succeeded" => intent(&object, Happened::Succeeded)?,
-        "payment_intent.processing" | "payment_intent.requires_action" => intent(&object, Happened::Waits)?,
-        "payment_intent.payment_failed" | "payment_intent.canceled" => intent(&object, Happened::Failed)?,
-        "refund.created" | "refund.updated" | "refund.failed" | "charge.refund.updated" => refund(&object)?,
+    let told = match &*kind {
+        "payment_intent.succeeded" => intent(object, &about, Happened::Succeeded)?,
+        "payment_intent.processing" | "payment_intent.requires_action" => intent(object, &about, Happened::Waits)?,
+        "payment_intent.payment_failed" | "payment_intent.canceled" => intent(object, &about, Happened::Failed)?,
+        "refund.created" | "refund.updated" | "refund.failed" | "charge.refund.updated" => refund(object, about)?,
         _ => return None,
     };
     is_plain(&id).then_some(Event { id, key, told })
 }
 
-fn intent(object: &Value, happened: Happened) -> Option<Told> {
-    let intent = IntentBody::deserialize(object).ok().filter(|intent| is_plain(&intent.id))?;
-    let Amount { amount, currency } = Amount::deserialize(object).ok()?;
-    let currency = Currency::parse(&currency.to_ascii_uppercase())?;
-    Some(Told::Intent { intent: intent.into(), happened, amount: Money { amount, currency } })
+fn intent(object: &RawValue, about: &About<'_>, happened: Happened) -> Option<Told> {
+    let intent: IntentBody = serde_json::from_str(object.get()).ok()?;
+    let currency = Currency::parse(&about.currency.as_ref()?.to_ascii_uppercase())?;
+    let amount = Money { amount: about.amount?, currency };
+    is_plain(&intent.id).then(|| Told::Intent { intent: intent.into(), happened, amount })
 }
 
-fn refund(object: &Value) -> Option<Told> {
-    let refund = RefundBody::deserialize(object).ok().filter(|refund| is_plain(&refund.id))?;
-    let Origin { payment_intent } = Origin::deserialize(object).ok()?;
+fn refund(object: &RawValue, about: About<'_>) -> Option<Told> {
+    let refund: RefundBody = serde_json::from_str(object.get()).ok()?;
     let (status, reason) = (refund.status(), refund.reason());
-    Some(Told::Refund { id: refund.id, intent: payment_intent, status, reason })
+    let intent = about.payment_intent?;
+    is_plain(&refund.id).then_some(Told::Refund { id: refund.id, intent, status, reason })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::decide::RefundStatus;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     const SAGA: &str = "01936f0e-8f4e-7cc2-9a56-0242ac120002";
 

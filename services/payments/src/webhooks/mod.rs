@@ -7,28 +7,28 @@ mod signature;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::routing::post;
+use bytes::Bytes;
 use eventicket_contracts::Clock;
 use eventicket_contracts::envelope::Key;
+use eventicket_contracts::metrics::WEBHOOKS;
 use eventicket_kit::http::bind_reuseport;
+use eventicket_kit::server::{Answers, Whole, serve, status};
+use eventicket_nats::trace::{Span, Telling};
 use futures::future::join_all;
+use hyper::http::request::Parts;
+use hyper::{Method, StatusCode};
+use metrics::{Counter, counter};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::charge::Charge;
 use crate::driver::Driver;
-use crate::hint::{Event, Hint, hint};
+use crate::hint::{Event, Hint, Told, hint};
 use crate::recorder::Writes;
+use crate::settled::Settled;
 use crate::store::Store;
-
-pub(crate) use event::read;
 
 /// Path where webhooks are taken.
 pub const PATH: &str = "/webhooks/payments";
@@ -36,19 +36,15 @@ pub const PATH: &str = "/webhooks/payments";
 const WAITING: usize = 1_024;
 /// Webhooks that are looked up together.
 const BATCH: usize = 256;
-/// Bytes of a webhook.
-const MOST_BYTES: usize = 256 * 1024;
 /// How often a row that others change meanwhile is looked at; then the webhook has to come again.
 const LOOKS: u32 = 3;
-/// How long requests under way at shutdown may take.
-const DRAIN: Duration = Duration::from_secs(5);
-const METRIC: &str = "eventicket_payment_webhooks_total";
 
 /// What becomes of webhooks.
 pub(crate) struct Webhooks {
     pub store: Store,
     pub driver: Driver,
     pub writes: Writes,
+    pub settled: Arc<Settled>,
 }
 
 /// A webhook that waits for its answer.
@@ -68,18 +64,22 @@ enum Taken {
     NotYet,
 }
 
+/// Where webhooks come in.
 #[derive(Clone)]
 struct Door {
     secret: Arc<str>,
     clock: Clock,
+    settled: Arc<Settled>,
     webhooks: mpsc::Sender<Waiting>,
+    /// The figure of those that tell nothing new, which are nearly all.
+    nothing: Counter,
 }
 
 impl Webhooks {
     /// Takes webhooks until shutdown.
     ///
     /// # Errors
-    /// The address is taken, or the listener fails.
+    /// The address is taken.
     pub async fn run(
         self,
         listen: SocketAddr,
@@ -89,18 +89,13 @@ impl Webhooks {
     ) -> anyhow::Result<()> {
         let listener = bind_reuseport(listen).with_context(|| format!("webhooks cannot be taken at {listen}"))?;
         let (webhooks, waiting) = mpsc::channel(WAITING);
-        let door = Door { secret: secret.into(), clock, webhooks };
-        let router = Router::new().route(PATH, post(take)).layer(DefaultBodyLimit::max(MOST_BYTES)).with_state(door);
-        let serving = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
-        let cut = async {
-            shutdown.cancelled().await;
-            tokio::time::sleep(DRAIN).await;
-        };
+        let nothing = counter!(WEBHOOKS, "result" => "nothing");
+        let door = Door { secret: secret.into(), clock, settled: Arc::clone(&self.settled), webhooks, nothing };
         tokio::select! {
-            ended = serving.into_future() => ended.context("webhooks"),
-            () = self.handle(waiting) => Ok(()),
-            () = cut => Ok(()),
+            () = serve(listener, door, shutdown) => {}
+            () = self.handle(waiting) => {}
         }
+        Ok(())
     }
 
     /// Handles what is ready together, until the listener is gone.
@@ -155,6 +150,11 @@ impl Webhooks {
     /// Commits a row and drives it on; the webhook comes back where the row has changed meanwhile.
     async fn write(&self, before: Charge, after: Charge, waiting: Waiting) -> Option<Waiting> {
         let (key, new) = (after.key.clone(), before.version == 0);
+        let mut span = Span::below(after.trace.as_deref(), Telling::Consumer, || "payments webhook".to_owned());
+        if let Some(span) = &mut span {
+            span.set("eventicket.charge", key.to_string());
+            span.set("eventicket.state", after.state.name());
+        }
         let Ok(written) = self.writes.write(before, after, Some(waiting.event.id.clone())).await else {
             // What is a row already is given back already.
             if new && self.store.rows(&[key]).await.is_ok_and(|rows| !rows.is_empty()) {
@@ -181,24 +181,48 @@ impl Waiting {
     }
 }
 
-async fn take(State(door): State<Door>, headers: HeaderMap, body: Bytes) -> StatusCode {
-    let signature = headers.get("stripe-signature").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if !signature::is_signed(signature, &body, &door.secret, door.clock.now()) {
-        return answer("refused", StatusCode::BAD_REQUEST);
+impl Answers for Door {
+    const MOST_BYTES: usize = 256 * 1024;
+
+    async fn answer(&self, head: &Parts, body: Bytes) -> Option<Whole> {
+        let answer = match (head.uri.path(), &head.method) {
+            (PATH, &Method::POST) => self.take(head, &body).await,
+            (PATH, _) => StatusCode::METHOD_NOT_ALLOWED,
+            _ => StatusCode::NOT_FOUND,
+        };
+        Some(status(answer))
     }
-    let Some(event) = read(&body) else { return answer("foreign", StatusCode::OK) };
-    let (tell, told) = oneshot::channel();
-    if door.webhooks.try_send(Waiting { event, answer: tell }).is_err() {
-        return answer("full", StatusCode::SERVICE_UNAVAILABLE);
+}
+
+impl Door {
+    async fn take(&self, head: &Parts, body: &[u8]) -> StatusCode {
+        let signature = head.headers.get("stripe-signature").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if !signature::is_signed(signature, body, &self.secret, self.clock.now()) {
+            return answer("refused", StatusCode::BAD_REQUEST);
+        }
+        let Some(event) = event::read(body) else { return answer("foreign", StatusCode::OK) };
+        if self.is_known(&event) {
+            self.nothing.increment(1);
+            return StatusCode::OK;
+        }
+        let (tell, told) = oneshot::channel();
+        if self.webhooks.try_send(Waiting { event, answer: tell }).is_err() {
+            return answer("full", StatusCode::SERVICE_UNAVAILABLE);
+        }
+        match told.await {
+            Ok(Taken::Changed) => answer("changed", StatusCode::OK),
+            Ok(Taken::Nothing) => answer("nothing", StatusCode::OK),
+            Ok(Taken::NotYet) | Err(_) => answer("again", StatusCode::SERVICE_UNAVAILABLE),
+        }
     }
-    match told.await {
-        Ok(Taken::Changed) => answer("changed", StatusCode::OK),
-        Ok(Taken::Nothing) => answer("nothing", StatusCode::OK),
-        Ok(Taken::NotYet) | Err(_) => answer("again", StatusCode::SERVICE_UNAVAILABLE),
+
+    /// Whether the end that it tells of was committed here, so that it changes nothing.
+    fn is_known(&self, event: &Event) -> bool {
+        matches!(&event.told, Told::Intent { intent, .. } if self.settled.knows(&event.key, &intent.id))
     }
 }
 
 fn answer(result: &'static str, status: StatusCode) -> StatusCode {
-    metrics::counter!(METRIC, "result" => result).increment(1);
+    counter!(WEBHOOKS, "result" => result).increment(1);
     status
 }

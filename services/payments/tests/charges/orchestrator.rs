@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use eventicket_contracts::sagas::{FAILED_REFUND, StartAnswer, StartSaga};
+use eventicket_contracts::envelope::Envelope;
+use eventicket_contracts::sagas::{AnsweredStart, FAILED_REFUND, StartAnswer, StartSaga};
 use eventicket_contracts::subjects;
 use futures::StreamExt;
 use serde_json::Value;
@@ -26,11 +27,13 @@ impl Orchestrator {
         nats.flush().await.unwrap();
         tokio::spawn(async move {
             while let Some(message) = asked.next().await {
-                let start: StartSaga = serde_json::from_slice(&message.payload).unwrap();
+                let mut asked: Envelope<StartSaga> = serde_json::from_slice(&message.payload).unwrap();
+                let start = asked.items.pop().unwrap();
                 assert_eq!(start.definition, FAILED_REFUND);
                 let started = StartAnswer::Started { id: start.id, created: true, view: Value::Null };
                 let busy = StartAnswer::Busy { retry_after_ms: 1 };
                 let answer = if answering.load(Ordering::SeqCst) { started } else { busy };
+                let answer = Envelope::new(vec![AnsweredStart { id: start.id, answer }]);
                 let _ = tell.send(start).await;
                 nats.publish(message.reply.unwrap(), json(&answer)).await.unwrap();
             }

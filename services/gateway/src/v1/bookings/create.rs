@@ -3,14 +3,16 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use eventicket_contracts::bookings::ReserveItem;
 use eventicket_contracts::events::SeatLabel;
-use eventicket_contracts::sagas::{BOOKING, BookingInput, BookingView, StartAnswer, StartSaga};
-use eventicket_contracts::{CustomerId, EventId, Money, SagaId, TicketTypeId};
+use eventicket_contracts::sagas::{
+    BOOKING, BookedItem, BookingInput, BookingStatus, BookingView, RefundStatus, StartAnswer, StartSaga,
+};
+use eventicket_contracts::{BookingId, CustomerId, EventId, Money, SagaId, TicketTypeId, Timestamp};
 use eventicket_kit::seal::SealKeys;
 use eventicket_kit::{FieldError, Problem};
 use serde::Deserialize;
@@ -24,6 +26,7 @@ use crate::backend::{self, PATIENCE};
 use crate::extract::KeyedBody;
 use crate::idempotency;
 use crate::prefer::Wait;
+use crate::status::Waiter;
 use crate::trace::Trace;
 
 /// Most ticket types of one booking.
@@ -168,20 +171,23 @@ pub async fn create(
     body: KeyedBody<NewBooking>,
 ) -> Result<Response, Problem> {
     body.value.check()?;
+    let now = app.clock.now();
+    let input = body.value.input(caller.id, &app.seal);
     let start = StartSaga {
         id: SagaId::fresh(),
         definition: BOOKING.to_owned(),
         owner: Some(caller.id),
         idempotency: body.idempotency,
-        event: Some(body.value.event_id),
-        input: serde_json::to_value(body.value.input(caller.id, &app.seal)).map_err(|_| Problem::internal())?,
-        give_up_at: app.clock.now().plus(PATIENCE),
+        event: Some(input.event),
+        input: serde_json::to_value(&input).map_err(|_| Problem::internal())?,
+        give_up_at: now.plus(PATIENCE),
         trace: Some(trace.traceparent()),
+        blind: wait.duration().is_some(),
     };
     // Before the start, so that no change is missed.
-    let waiter = wait.duration().map(|_| app.status.wait(start.id));
-    let (mut booking, created) = match app.backend.start(&start).await? {
-        StartAnswer::Started { created, view, .. } => (view_of(view)?, created),
+    let waiting = wait.duration().map(|patience| (patience, app.status.wait(start.id)));
+    let (known, created) = match app.backend.start(&start).await? {
+        StartAnswer::Started { created, view, .. } => (view, created),
         StartAnswer::KeyReused => return Err(backend::key_reused()),
         StartAnswer::Busy { retry_after_ms } => return Err(backend::busy(Some(Duration::from_millis(retry_after_ms)))),
         StartAnswer::Refused { code, message } => {
@@ -189,14 +195,71 @@ pub async fn create(
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, &code, title).with_detail(message));
         }
     };
-    if let Some((patience, waiter)) = wait.duration().zip(waiter) {
-        booking = if booking.id == start.id {
-            settled(&app, booking, waiter, patience).await
-        } else {
-            first_settled(&app, booking, patience).await
-        };
+    let (id, booking) = match waiting {
+        Some((patience, waiter)) if created => (start.id, told(&app, start.id, &input, waiter, patience).await?),
+        waiting => {
+            let mut known = view_of(known)?;
+            if let Some((patience, _)) = waiting {
+                known = first_settled(&app, known, patience).await;
+            }
+            (known.id, json(&known)?)
+        }
+    };
+    Ok(accepted(id, booking, created, wait))
+}
+
+/// A new booking as JSON once it is no longer pending, or as it is when the time is up.
+async fn told(
+    app: &App,
+    id: BookingId,
+    input: &BookingInput,
+    mut waiter: Waiter,
+    patience: Duration,
+) -> Result<Bytes, Problem> {
+    let accepted_at = app.clock.now();
+    let told = tokio::select! {
+        told = waiter.settled() => told,
+        () = tokio::time::sleep(patience) => None,
+        () = app.shutdown.cancelled() => None,
+    };
+    match told {
+        Some(booking) => Ok(booking),
+        // It was accepted, so that a failure to read it is no failure of the request.
+        None => {
+            let read = read(app, id, Some(input.customer)).await;
+            json(&read.unwrap_or_else(|_| as_accepted(id, input, accepted_at)))
+        }
     }
-    Ok(accepted(&booking, created, wait))
+}
+
+/// A booking of which nothing more is known than that it was accepted.
+fn as_accepted(id: BookingId, input: &BookingInput, now: Timestamp) -> BookingView {
+    let item = |item: &ReserveItem| BookedItem {
+        ticket_type_id: item.ticket_type,
+        quantity: item.quantity,
+        seats: item.seats.clone(),
+    };
+    BookingView {
+        id,
+        status: BookingStatus::Pending,
+        reason: None,
+        event_id: input.event,
+        customer_id: input.customer,
+        items: input.items.iter().map(item).collect(),
+        lines: Vec::new(),
+        total: None,
+        hold_expires_at: None,
+        next_action: None,
+        last_decline: None,
+        refund: RefundStatus::None,
+        created_at: now,
+        updated_at: now,
+        version: 1,
+    }
+}
+
+fn json(booking: &BookingView) -> Result<Bytes, Problem> {
+    serde_json::to_vec(booking).map(Bytes::from).map_err(|_| Problem::internal())
 }
 
 /// The first booking of a key: what changed between its view and the wait is found by reading it again.
@@ -206,9 +269,10 @@ async fn first_settled(app: &App, known: BookingView, patience: Duration) -> Boo
     settled(app, known, waiter, patience).await
 }
 
-fn accepted(booking: &BookingView, created: bool, wait: Wait) -> Response {
-    let location = [(header::LOCATION, format!("/v1/bookings/{}", booking.id))];
-    let mut response = (StatusCode::ACCEPTED, location, Json(booking)).into_response();
+fn accepted(id: BookingId, booking: Bytes, created: bool, wait: Wait) -> Response {
+    let json = (header::CONTENT_TYPE, "application/json".to_owned());
+    let headers = [json, (header::LOCATION, format!("/v1/bookings/{id}"))];
+    let mut response = (StatusCode::ACCEPTED, headers, booking).into_response();
     wait.applied(response.headers_mut());
     if !created {
         idempotency::replayed(response.headers_mut());

@@ -17,7 +17,7 @@ use futures::StreamExt;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-const GUARD: Duration = Duration::from_secs(30);
+const GUARD: Duration = Duration::from_secs(60);
 
 /// Answers with what the body says: it panics, fails, is refused, or is done.
 #[derive(Default)]

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::gate::{Gate, Hold};
 
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const PRICE: Money = Money { amount: 4200, currency: Currency::EUR };
 
 pub struct World {

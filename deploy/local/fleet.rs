@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::part::{self, Part};
 use crate::platform::Platform;
+use crate::threads;
 
 /// How long parts may take to finish what they hold.
 const GRACE: Duration = Duration::from_secs(20);
@@ -171,14 +172,13 @@ impl Kept {
         }
     }
 
-    /// Runs it on this process's runtime; a panic ends it like an error.
+    /// Runs it on threads of its own ([`threads`]); a panic ends it like an error.
     async fn task(&self) -> anyhow::Result<()> {
-        let shutdown = self.stop.child_token();
-        // What it spawned ends with it.
-        let _guard = shutdown.clone().drop_guard();
-        let (part, plan) = (self.part, self.plan.clone());
-        let name = self.name.clone();
-        let task = tokio::spawn(async move {
+        let (shutdown, cut) = (self.stop.child_token(), CancellationToken::new());
+        // What it spawned ends with it; cutting this future, as after the grace, cuts it too.
+        let _guards = (shutdown.clone().drop_guard(), cut.clone().drop_guard());
+        let (part, plan, name) = (self.part, self.plan.clone(), self.name.clone());
+        let part = async move {
             match part {
                 Part::MockGateway => part::mock_gateway(&plan.settings, ledger(&plan.home), shutdown).await,
                 Part::Mailbox => part::mailbox(&plan.settings, mails(&plan.home), shutdown).await,
@@ -189,10 +189,8 @@ impl Kept {
                     service.serve(ctx).await
                 }
             }
-        });
-        // Cutting this future, as after the grace, must cut the task too.
-        let _abort = AbortOnDrop(task.abort_handle());
-        task.await.context("it panicked")?
+        };
+        threads::run(&self.name, part, cut)?.await.context("its thread ended")?
     }
 
     /// Runs it in a process of its own, which ends when the pipe to this one closes.
@@ -206,6 +204,7 @@ impl Kept {
         if self.part == Part::MockGateway {
             command.arg("--data").arg(ledger(&self.plan.home));
         }
+        command.env(threads::VARIABLE, threads::number().to_string());
         command.envs(settings.to_env()).env(crate::home::VARIABLE, &self.plan.home);
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log).process_group(0).kill_on_drop(true);
         let mut child = command.spawn().with_context(|| format!("cannot start {}", self.plan.program.display()))?;
@@ -232,14 +231,6 @@ impl Kept {
         if let Err(error) = platform.write(&self.plan.home) {
             tracing::warn!(error = format!("{error:#}"), "the processes are not told");
         }
-    }
-}
-
-struct AbortOnDrop(tokio::task::AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

@@ -10,6 +10,7 @@ mod output;
 mod part;
 mod platform;
 mod secrets;
+mod threads;
 
 use std::process::ExitCode;
 

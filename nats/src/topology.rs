@@ -39,7 +39,7 @@ pub struct StreamLimits {
 impl Default for StreamLimits {
     fn default() -> Self {
         const MIB: i64 = 1 << 20;
-        Self { commands: 256 * MIB, replies: 256 * MIB, events: 1_024 * MIB, dead_letters: 256 * MIB, replicas: 1 }
+        Self { commands: 64 * MIB, replies: 64 * MIB, events: 1_024 * MIB, dead_letters: 256 * MIB, replicas: 1 }
     }
 }
 
@@ -101,6 +101,8 @@ fn all(limits: &StreamLimits) -> Vec<Config> {
     configs
 }
 
+/// A queue is in memory: what it held is sent again where it is lost, as after a restart of the server (6.11), and a
+/// store of files makes and removes one whenever a queue runs empty, a third of the server's CPU.
 fn queue(name: &str, subject: String, bytes: i64) -> Config {
     Config {
         name: name.to_owned(),
@@ -109,6 +111,7 @@ fn queue(name: &str, subject: String, bytes: i64) -> Config {
         discard: DiscardPolicy::New,
         max_bytes: bytes,
         max_message_size: MESSAGE,
+        storage: StorageType::Memory,
         ..base()
     }
 }
@@ -149,8 +152,9 @@ async fn ensure(context: &Context, mut config: Config) -> Result<(), SetupError>
         if same(&there.config, &config) {
             return Ok(());
         }
-        // An update would take another first sequence silently, so it keeps the stream's own.
+        // An update would take another first sequence silently, and refuses another storage, so it keeps the stream's own.
         config.first_sequence = there.config.first_sequence;
+        config.storage = there.config.storage;
         let name = config.name.clone();
         let updated = context.update_stream(config).await;
         updated.map_err(|e| SetupError::new(format!("the stream {name} cannot be updated"), e))?;

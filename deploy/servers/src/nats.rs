@@ -18,8 +18,8 @@ const USER: &str = "eventicket";
 /// Streams reserve their bounds when they are made; nothing is allocated.
 const MAX_FILE_STORE: u64 = 64 << 30;
 /// Each of many accounts reserves for its own streams.
-const MAX_FILE_STORE_ACCOUNTS: u64 = 8 << 40;
-const MAX_MEMORY_STORE: u64 = 256 << 20;
+const MAX_STORE_ACCOUNTS: u64 = 8 << 40;
+const MAX_MEMORY_STORE: u64 = 2 << 30;
 
 pub(crate) struct Nats {
     pub program: PathBuf,
@@ -48,7 +48,8 @@ fn account_name(number: u16) -> String {
 impl Nats {
     /// JSON, which is a subset of the server's own language.
     fn configuration(&self, port: u16) -> Value {
-        let max_file_store = if self.accounts == 0 { MAX_FILE_STORE } else { MAX_FILE_STORE_ACCOUNTS };
+        let alone = self.accounts == 0;
+        let most = |of_one| if alone { of_one } else { MAX_STORE_ACCOUNTS };
         let mut configuration = json!({
             "server_name": self.name,
             "listen": format!("127.0.0.1:{port}"),
@@ -56,11 +57,11 @@ impl Nats {
             "write_deadline": "10s",
             "jetstream": {
                 "store_dir": self.folder.join("store"),
-                "max_file_store": max_file_store,
-                "max_memory_store": MAX_MEMORY_STORE,
+                "max_file_store": most(MAX_FILE_STORE),
+                "max_memory_store": most(MAX_MEMORY_STORE),
             },
         });
-        if self.accounts == 0 {
+        if alone {
             configuration["authorization"] = json!({ "user": USER, "password": self.password });
         } else {
             let account = |number| {

@@ -8,7 +8,7 @@ use crate::definition::{Definition, Unsound};
 /// Definitions by name and version.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
-    definitions: BTreeMap<(String, u32), Arc<Definition>>,
+    definitions: BTreeMap<String, BTreeMap<u32, Arc<Definition>>>,
 }
 
 impl Registry {
@@ -27,27 +27,27 @@ impl Registry {
                 }
             }
         }
-        let key = (definition.name.clone(), definition.version);
-        if self.definitions.contains_key(&key) {
+        if self.get(&definition.name, definition.version).is_some() {
             return fail(format!("version {} is registered twice", definition.version));
         }
-        self.definitions.insert(key, Arc::new(definition));
+        let versions = self.definitions.entry(definition.name.clone()).or_default();
+        versions.insert(definition.version, Arc::new(definition));
         Ok(())
     }
 
     /// The definition that a saga in flight runs under.
     pub fn get(&self, name: &str, version: u32) -> Option<&Arc<Definition>> {
-        self.definitions.get(&(name.to_owned(), version))
+        self.definitions.get(name)?.get(&version)
     }
 
     /// The newest version, under which new sagas start.
     pub fn newest(&self, name: &str) -> Option<&Arc<Definition>> {
-        self.definitions.range((name.to_owned(), 0)..=(name.to_owned(), u32::MAX)).next_back().map(|(_, d)| d)
+        self.definitions.get(name)?.values().next_back()
     }
 
     /// All definitions.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Definition>> {
-        self.definitions.values()
+        self.definitions.values().flat_map(BTreeMap::values)
     }
 }
 

@@ -11,9 +11,10 @@ use eventicket_saga::{Answer, Half, Input, Saga};
 pub struct Bound(pub i64);
 
 impl Default for Bound {
-    /// Some seconds of work of a service on a small machine.
+    /// Some tenths of a second of work on a small machine, so that what is admitted in a rush ends within a second; with
+    /// envelopes of up to 256 commands it still fills several at each service.
     fn default() -> Self {
-        Self(8_192)
+        Self(1_024)
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use super::Replica;
 use super::intake::{Work, respond};
 use super::journal::{self, Shown, Write};
-use super::replicas::parse;
+use super::replicas::{Outstanding, parse};
 use super::results::Turn;
 use super::row::Row;
 use super::spans;
@@ -21,21 +21,14 @@ impl Replica {
         if turn.changes.changed.is_empty() {
             return Ok(());
         }
-        let changed = || turn.changes.changed.iter().filter_map(|id| self.memory.rows.get(id));
-        let (new, old): (Vec<&Row>, Vec<&Row>) = changed().partition(|r| r.version == 0);
-        let span = spans::transaction(changed());
-        let mut tx = self.config.pool.begin().await?;
-        let mut stored = journal::insert(&mut tx, self.name, &self.writes(&new)).await?;
-        stored.extend(journal::update(&mut tx, self.name, &self.writes(&old)).await?);
-        let stored: HashSet<SagaId> = stored.into_iter().collect();
-        let counts = self.memory.counted(turn, &stored);
-        let text = serde_json::to_string(&counts).unwrap_or_default();
-        if counts != self.memory.counts {
-            journal::count(&mut tx, self.name, &text).await?;
-        }
-        tx.commit().await?;
+        let span = spans::transaction(self.changed(turn));
+        let all: HashSet<SagaId> = self.changed(turn).map(|row| row.id).collect();
+        let (stored, counts) = match self.store(turn, &all).await? {
+            Some(counts) => (all, counts),
+            None => self.store_some(turn).await?,
+        };
         drop(span);
-        self.own.send_replace(text);
+        self.own.send_replace(text(&counts));
         self.memory.counts = counts;
         let (spans, figures) = (&self.spans, &mut self.figures);
         let told = self.memory.stored(turn, &stored, |row, works| {
@@ -47,13 +40,47 @@ impl Replica {
         Ok(())
     }
 
-    fn writes<'a>(&self, rows: &[&'a Row]) -> Vec<Write<'a>> {
-        let shown = |row: &Row| {
-            let definition = self.config.catalogue.registry.get(&row.saga.definition, row.saga.version);
-            let step = definition.and_then(|d| row.step(d)).map(str::to_owned);
-            Shown { state: row.saga.state().name(), step }
+    fn changed<'a>(&'a self, turn: &'a Turn) -> impl Iterator<Item = &'a Row> {
+        turn.changes.changed.iter().filter_map(|id| self.memory.rows.get(id))
+    }
+
+    /// Everything, as nearly always, in one statement, with the counts that then hold; `None` where another replica was
+    /// faster at one of the sagas.
+    async fn store(&mut self, turn: &Turn, all: &HashSet<SagaId>) -> Result<Option<Outstanding>, sqlx::Error> {
+        let mut session = match self.session.take() {
+            Some(session) => session,
+            None => {
+                let mut session = self.config.pool.acquire().await?;
+                session.close_on_drop();
+                session
+            }
         };
-        rows.iter().map(|row| Write { row, shown: shown(row) }).collect()
+        let counts = self.memory.counted(turn, all);
+        let news = (counts != self.memory.counts).then(|| text(&counts));
+        let stored = journal::store(&mut session, self.name, &self.writes(turn), news.as_deref()).await?;
+        // After an error it is not used again.
+        self.session = Some(session);
+        Ok(stored.then_some(counts))
+    }
+
+    /// Those that are as they were read, with the counts that then hold.
+    async fn store_some(&self, turn: &Turn) -> Result<(HashSet<SagaId>, Outstanding), sqlx::Error> {
+        let mut tx = self.config.pool.begin().await?;
+        let stored = journal::write(&mut tx, self.name, &self.writes(turn)).await?;
+        let counts = self.memory.counted(turn, &stored);
+        if counts != self.memory.counts {
+            journal::count(&mut tx, self.name, &text(&counts)).await?;
+        }
+        tx.commit().await?;
+        Ok((stored, counts))
+    }
+
+    fn writes<'a>(&'a self, turn: &'a Turn) -> Vec<Write<'a>> {
+        let shown = |row: &'a Row| {
+            let definition = self.config.catalogue.registry.get(&row.saga.definition, row.saga.version);
+            Shown { state: row.saga.state().name(), step: definition.and_then(|definition| row.step(definition)) }
+        };
+        self.changed(turn).map(|row| Write { row, shown: shown(row) }).collect()
     }
 
     async fn broadcast(&self, told: Vec<StatusChange>) {
@@ -111,4 +138,9 @@ impl Replica {
             }
         }
     }
+}
+
+/// Counts of commands in flight as they are stored.
+fn text(counts: &Outstanding) -> String {
+    serde_json::to_string(counts).unwrap_or_default()
 }

@@ -41,7 +41,8 @@ use eventicket_nats::pace::Pace;
 use eventicket_nats::{Fault, Nats, StreamLimits};
 use eventicket_saga::Input;
 use rand::Rng as _;
-use sqlx::PgPool;
+use sqlx::pool::PoolConnection;
+use sqlx::{PgPool, Postgres};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -129,6 +130,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         pace: Pace::default(),
         spans,
         figures,
+        session: None,
         shutdown,
     };
     replica.run().await;
@@ -155,6 +157,8 @@ struct Replica {
     pace: Pace,
     spans: Spans,
     figures: Figures,
+    /// The turns' own: the pool would test it before each turn and after it.
+    session: Option<PoolConnection<Postgres>>,
     shutdown: CancellationToken,
 }
 
@@ -312,8 +316,10 @@ impl Replica {
             self.memory.rows.clear();
         }
         self.memory.fresh.clear();
+        // A new saga is not looked for: where it is there, it cannot be stored anew, and the first one answers.
+        let begun = work.iter().filter(|work| !matches!(work, Work::Start(..)));
         let wanted: BTreeSet<SagaId> =
-            work.iter().filter_map(saga_of).filter(|s| !self.memory.rows.contains_key(s)).collect();
+            begun.filter_map(saga_of).filter(|s| !self.memory.rows.contains_key(s)).collect();
         if wanted.is_empty() {
             return Ok(());
         }

@@ -84,7 +84,7 @@ fn writes(rows: &[Row]) -> Vec<Write<'_>> {
 async fn batch(pool: &PgPool, rows: &[Row]) -> Result<usize, String> {
     let stored = async {
         let mut tx = pool.begin().await?;
-        let stored = journal::update(&mut tx, Uuid::now_v7(), &writes(rows)).await?;
+        let stored = journal::write(&mut tx, Uuid::now_v7(), &writes(rows)).await?;
         tx.commit().await?;
         Ok(stored.len())
     };
@@ -97,7 +97,7 @@ async fn rule_09_batches_in_opposite_order_neither_deadlock_nor_time_out() {
     let bench = Bench::new().await;
     let mut rows = visits(SAGAS, Clock::system().now());
     let mut tx = bench.pool.begin().await.unwrap();
-    journal::insert(&mut tx, Uuid::now_v7(), &writes(&rows)).await.unwrap();
+    journal::write(&mut tx, Uuid::now_v7(), &writes(&rows)).await.unwrap();
     tx.commit().await.unwrap();
     let ids: Vec<SagaId> = rows.iter().map(|row| row.id).collect();
     rows = journal::load(&bench.pool, &ids).await.unwrap();

@@ -38,7 +38,7 @@ async fn left_behind(bench: &Bench, number: usize) -> Vec<SagaId> {
     let shown = |row: &Row| Shown { state: row.saga.state().name(), step: None };
     let writes: Vec<Write<'_>> = rows.iter().map(|row| Write { row, shown: shown(row) }).collect();
     let mut tx = bench.pool.begin().await.unwrap();
-    journal::insert(&mut tx, dead, &writes).await.unwrap();
+    journal::write(&mut tx, dead, &writes).await.unwrap();
     tx.commit().await.unwrap();
     sqlx::query("INSERT INTO replicas VALUES ($1, 0)").bind(dead).execute(&bench.pool).await.unwrap();
     rows.iter().map(|row| row.id).collect()

@@ -8,7 +8,7 @@ mod writes;
 pub use breakers::{StoredBreaker, breakers, force_breaker, held, set_breaker};
 pub use reads::{Standing, histories, history, known, list, load, of_owner, orphans, own, page, standings, version};
 pub use replicas::{Beat, beat, bury, count, counts, retire};
-pub use writes::{Shown, Write, insert, update};
+pub use writes::{Shown, Write, store, write};
 
 use eventicket_contracts::identity::Idempotency;
 use eventicket_contracts::{CustomerId, EventId, SagaId, Timestamp};

@@ -1,160 +1,168 @@
 //! Sagas are written: inserted once, then updated under the guard of their version.
 
+use std::collections::HashSet;
+
 use eventicket_contracts::SagaId;
 use eventicket_planted::Fault;
-use eventicket_saga::Entry;
-use sqlx::{PgConnection, Row as _};
+use eventicket_saga::{Entry, Saga};
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row as _};
 use uuid::Uuid;
 
 use crate::runtime::row::Row;
 
 /// What stands in a row beside the saga, for the operators' filters.
-pub struct Shown {
+pub struct Shown<'a> {
     /// [`eventicket_saga::State::name`].
     pub state: &'static str,
     /// The current step.
-    pub step: Option<String>,
+    pub step: Option<&'a str>,
 }
 
-/// A row to write, with what is shown of it.
+/// A row to write, with what is shown of it. One of version 0 is new.
 pub struct Write<'a> {
     /// The row, its version still the one that was read.
     pub row: &'a Row,
     /// Shown in lists.
-    pub shown: Shown,
+    pub shown: Shown<'a>,
 }
 
-/// Inserts new sagas and returns the ids of those that were not there, neither by id nor by owner and key.
-pub async fn insert(tx: &mut PgConnection, replica: Uuid, writes: &[Write<'_>]) -> Result<Vec<SagaId>, sqlx::Error> {
-    if writes.is_empty() {
-        return Ok(Vec::new());
-    }
-    let c = Columns::of(writes);
-    let rows = sqlx::query(
-        "WITH begun AS (
+/// New sagas are inserted where neither their id nor their owner and key is there; changed ones are stored where their
+/// version is still the one that was read. Rows are locked in the order of their ids before they are changed (6.9); the
+/// locks are taken when the count is asked for, before the first row, and are not joined: that would be quadratic in the
+/// batch.
+const WRITTEN: &str = "
+    WITH begun AS (
          INSERT INTO sagas (id, definition, definition_version, owner, idempotency_key, fingerprint, event, trace,
                             started_at, updated_at, version, dispatcher, ended, attention, state, step, body, history)
          SELECT u.id, u.definition, u.dv, u.owner, u.ikey, u.fp, u.event, u.trace, u.started, u.updated, 1, $1,
                 u.ended, u.attention, u.state, u.step, u.body, u.history
-         FROM unnest($2::uuid[], $3::text[], $4::int[], $5::uuid[], $6::text[], $7::text[], $8::uuid[], $9::text[],
-                     $10::bigint[], $11::bigint[], $12::bool[], $13::bool[], $14::text[], $15::text[], $16::text[],
-                     $17::text[])
-              AS u(id, definition, dv, owner, ikey, fp, event, trace, started, updated, ended, attention, state, step,
-                   body, history)
+         FROM unnest($2::uuid[], $3::bigint[], $4::bool[], $5::bool[], $6::text[], $7::text[], $8::text[], $9::text[],
+                     $10::text[], $11::int[], $12::uuid[], $13::text[], $14::text[], $15::uuid[], $16::text[],
+                     $17::bigint[])
+              AS u(id, updated, ended, attention, state, step, body, history, definition, dv, owner, ikey, fp, event,
+                   trace, started)
          ORDER BY u.owner, u.ikey, u.id
          ON CONFLICT DO NOTHING RETURNING id, ended),
-         open AS (INSERT INTO unfinished SELECT id FROM begun WHERE NOT ended)
-         SELECT id FROM begun",
-    )
-    .bind(replica)
-    .bind(c.ids)
-    .bind(c.definitions)
-    .bind(c.definition_versions)
-    .bind(c.owners)
-    .bind(c.keys)
-    .bind(c.fingerprints)
-    .bind(c.events)
-    .bind(c.traces)
-    .bind(c.started)
-    .bind(c.updated)
-    .bind(c.ended)
-    .bind(c.attention)
-    .bind(c.states)
-    .bind(c.steps)
-    .bind(c.bodies)
-    .bind(c.histories)
-    .fetch_all(tx)
-    .await?;
-    Ok(rows.iter().map(|r| SagaId(r.get(0))).collect())
-}
-
-/// Stores changed sagas where their version is still the one that was read, and returns those that were stored.
-/// Rows are locked in the order of their ids before they are written (6.9); the locks are taken when the count is asked
-/// for, before the first row, and are not joined: that would be quadratic in the batch.
-pub async fn update(tx: &mut PgConnection, replica: Uuid, writes: &[Write<'_>]) -> Result<Vec<SagaId>, sqlx::Error> {
-    if writes.is_empty() {
-        return Ok(Vec::new());
-    }
-    let versions: Vec<i64> = writes.iter().map(|w| w.row.version).collect();
-    let c = Columns::of(writes);
-    let rows = sqlx::query(
-        "WITH locked AS MATERIALIZED (SELECT id FROM sagas WHERE id = ANY($2) ORDER BY id FOR UPDATE),
-         changed AS (
+    open AS (INSERT INTO unfinished SELECT id FROM begun WHERE NOT ended),
+    locked AS MATERIALIZED (SELECT id FROM sagas WHERE id = ANY($18) ORDER BY id FOR UPDATE),
+    changed AS (
          UPDATE sagas s SET version = s.version + 1, dispatcher = $1, updated_at = u.updated, ended = u.ended,
                 attention = u.attention, state = u.state, step = u.step, body = u.body, history = s.history || u.history
-         FROM unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::bool[], $6::bool[], $7::text[], $8::text[], $9::text[],
-                     $10::text[]) AS u(id, version, updated, ended, attention, state, step, body, history)
-         WHERE s.id = u.id AND (s.version = u.version OR $11) AND (SELECT count(*) FROM locked) > 0
+         FROM unnest($18::uuid[], $19::bigint[], $20::bool[], $21::bool[], $22::text[], $23::text[], $24::text[],
+                     $25::text[], $26::bigint[])
+              AS u(id, updated, ended, attention, state, step, body, history, version)
+         WHERE s.id = u.id AND (s.version = u.version OR $27) AND (SELECT count(*) FROM locked) > 0
          RETURNING s.id, s.ended),
-         over AS (DELETE FROM unfinished WHERE id = ANY(ARRAY(SELECT id FROM changed WHERE ended)))
-         SELECT id FROM changed",
-    )
-    .bind(replica)
-    .bind(c.ids)
-    .bind(versions)
-    .bind(c.updated)
-    .bind(c.ended)
-    .bind(c.attention)
-    .bind(c.states)
-    .bind(c.steps)
-    .bind(c.bodies)
-    .bind(c.histories)
-    .bind(Fault::NoVersionGuard.is_planted())
-    .fetch_all(tx)
-    .await?;
-    Ok(rows.iter().map(|r| SagaId(r.get(0))).collect())
+    over AS (DELETE FROM unfinished WHERE id = ANY(ARRAY(SELECT id FROM changed WHERE ended)))";
+
+/// SQLSTATE of a division by zero.
+const ZERO: &str = "22012";
+
+/// Stores a whole turn in one statement, which is its transaction: the sagas, and the replica's counts where they changed.
+/// False where a row was not as it was read: nothing is stored then.
+pub async fn store(
+    session: &mut PgConnection,
+    replica: Uuid,
+    writes: &[Write<'_>],
+    outstanding: Option<&str>,
+) -> Result<bool, sqlx::Error> {
+    let sql = format!(
+        "{WRITTEN},
+         counted AS (UPDATE replicas SET outstanding = $28 WHERE name = $1 AND $28 IS NOT NULL)
+         SELECT 1 / (((SELECT count(*) FROM begun) + (SELECT count(*) FROM changed) = $29)::int)"
+    );
+    let number = i64::try_from(writes.len()).unwrap_or(i64::MAX);
+    let stored = bound(&sql, replica, writes).bind(outstanding).bind(number).execute(session).await;
+    match stored {
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(ZERO) => Ok(false),
+        stored => stored.map(|_| true),
+    }
 }
 
+/// Stores sagas in a transaction, and returns the ids of those that were stored.
+pub async fn write(tx: &mut PgConnection, replica: Uuid, writes: &[Write<'_>]) -> Result<HashSet<SagaId>, sqlx::Error> {
+    let sql = format!("{WRITTEN} SELECT id FROM begun UNION ALL SELECT id FROM changed");
+    let rows = bound(&sql, replica, writes).fetch_all(tx).await?;
+    Ok(rows.iter().map(|row| SagaId(row.get(0))).collect())
+}
+
+fn bound<'a>(sql: &str, replica: Uuid, writes: &[Write<'a>]) -> Query<'a, Postgres, PgArguments> {
+    let (new, old): (Vec<&Write<'a>>, Vec<&Write<'a>>) = writes.iter().partition(|write| write.row.version == 0);
+    let rows = || new.iter().map(|write| write.row);
+    let query = sqlx::query(AssertSqlSafe(sql.to_owned())).bind(replica);
+    let query = Columns::of(&new)
+        .bound(query)
+        .bind(rows().map(|row| row.saga.definition.as_str()).collect::<Vec<_>>())
+        .bind(rows().map(|row| i32::try_from(row.saga.version).unwrap_or(i32::MAX)).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.owner.map(|owner| owner.0)).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.idempotency.as_ref().map(|i| i.key.as_str())).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.idempotency.as_ref().map(|i| i.fingerprint.as_str())).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.event.map(|event| event.0)).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.trace.as_deref()).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.saga.started_at).collect::<Vec<_>>());
+    Columns::of(&old)
+        .bound(query)
+        .bind(old.iter().map(|write| write.row.version).collect::<Vec<_>>())
+        .bind(Fault::NoVersionGuard.is_planted())
+}
+
+/// What changes in a saga's life.
 #[derive(Default)]
-struct Columns {
+struct Columns<'a> {
     ids: Vec<Uuid>,
-    definitions: Vec<String>,
-    definition_versions: Vec<i32>,
-    owners: Vec<Option<Uuid>>,
-    keys: Vec<Option<String>>,
-    fingerprints: Vec<Option<String>>,
-    events: Vec<Option<Uuid>>,
-    traces: Vec<Option<String>>,
-    started: Vec<i64>,
     updated: Vec<i64>,
     ended: Vec<bool>,
     attention: Vec<bool>,
     states: Vec<&'static str>,
-    steps: Vec<Option<String>>,
+    steps: Vec<Option<&'a str>>,
     bodies: Vec<String>,
     histories: Vec<String>,
 }
 
-impl Columns {
-    fn of(writes: &[Write<'_>]) -> Self {
+impl<'a> Columns<'a> {
+    fn of(writes: &[&Write<'a>]) -> Self {
         let mut c = Self::default();
         for Write { row, shown } in writes {
             c.ids.push(row.id.0);
-            c.definitions.push(row.saga.definition.clone());
-            c.definition_versions.push(i32::try_from(row.saga.version).unwrap_or(i32::MAX));
-            c.owners.push(row.owner.map(|o| o.0));
-            c.keys.push(row.idempotency.as_ref().map(|i| i.key.clone()));
-            c.fingerprints.push(row.idempotency.as_ref().map(|i| i.fingerprint.clone()));
-            c.events.push(row.event.map(|e| e.0));
-            c.traces.push(row.trace.clone());
-            c.started.push(row.saga.started_at);
             c.updated.push(row.updated_at.millis());
             c.ended.push(row.saga.ended());
             c.attention.push(!row.saga.attention.is_empty());
             c.states.push(shown.state);
-            c.steps.push(shown.step.clone());
-            c.bodies.push(serde_json::to_string(&row.saga).unwrap_or_default());
+            c.steps.push(shown.step);
+            c.bodies.push(json(&row.saga));
             c.histories.push(lines(&row.news));
         }
         c
     }
+
+    fn bound<'q>(self, query: Query<'q, Postgres, PgArguments>) -> Query<'q, Postgres, PgArguments> {
+        query
+            .bind(self.ids)
+            .bind(self.updated)
+            .bind(self.ended)
+            .bind(self.attention)
+            .bind(self.states)
+            .bind(self.steps)
+            .bind(self.bodies)
+            .bind(self.histories)
+    }
+}
+
+/// A saga as JSON, written into a buffer that most fit into.
+fn json(saga: &Saga) -> String {
+    let mut text = Vec::with_capacity(1_536);
+    let written = serde_json::to_writer(&mut text, saga);
+    written.ok().and_then(|()| String::from_utf8(text).ok()).unwrap_or_default()
 }
 
 fn lines(entries: &[Entry]) -> String {
-    let mut text = String::new();
+    let mut text = Vec::with_capacity(entries.len() * 96);
     for entry in entries {
-        text.push_str(&serde_json::to_string(entry).unwrap_or_default());
-        text.push('\n');
+        // Fails only on a map whose keys are no strings, which an entry has not.
+        let _ = serde_json::to_writer(&mut text, entry);
+        text.push(b'\n');
     }
-    text
+    String::from_utf8(text).unwrap_or_default()
 }

@@ -93,6 +93,11 @@ pub fn read(folder: &Path, id: &str) -> io::Result<Option<Letter>> {
 /// disk: this folder shows mail, it does not keep it for ever.
 pub(super) fn keep(folder: &Path, raw: &[u8]) -> io::Result<()> {
     let id = id(raw);
+    let kept = path(folder, &id);
+    if kept.try_exists()? {
+        return Ok(());
+    }
+    // Renamed, not linked and removed: to find a number for a new file costs ten times as much beside removed ones.
     let temporary = folder.join(format!(".{id}.{:016x}", rand::random::<u64>()));
     match fs::write(&temporary, raw) {
         // Somebody has emptied the mailbox with its folder.
@@ -102,12 +107,7 @@ pub(super) fn keep(folder: &Path, raw: &[u8]) -> io::Result<()> {
         }
         written => written?,
     }
-    let linked = fs::hard_link(&temporary, path(folder, &id));
-    fs::remove_file(&temporary)?;
-    match linked {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        linked => linked,
-    }
+    fs::rename(&temporary, kept)
 }
 
 fn id(raw: &[u8]) -> String {

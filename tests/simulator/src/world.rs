@@ -27,8 +27,9 @@ use crate::timeline::Timeline;
 pub(crate) const BEGIN: i64 = 1_800_000_000_000;
 /// A heart that has not beaten for so long is dead, ms.
 pub(crate) const LAPSE: i64 = 2_000;
-/// Steps after which mishaps are over, and after which a run should long have ended.
+/// Steps and time (ms) after which mishaps are over, and steps after which a run should long have ended.
 const STORM: u32 = 1_500;
+const STORM_TIME: i64 = 2 * 3_600_000;
 const MOST_STEPS: u32 = 40_000;
 /// No run lasts longer: all deadlines, retries and hands of operators fit in.
 const LONGEST: i64 = 60 * 24 * 3_600_000;
@@ -341,8 +342,8 @@ impl World {
     pub fn run(self: &Rc<Self>, mut look: impl FnMut(&Sim) -> bool) {
         let mut ready = Vec::new();
         for step in 0.. {
-            if step >= STORM && !self.is_calm() {
-                self.chaos.replace(Chaos::NONE);
+            if step >= STORM || self.now() > BEGIN + STORM_TIME {
+                self.calm_down();
             }
             if self.violation.borrow().is_some() {
                 break;
@@ -364,10 +365,10 @@ impl World {
                     continue;
                 }
                 if ready.is_empty() {
-                    if self.calm.replace(true) {
+                    if self.is_calm() {
                         break;
                     }
-                    self.chaos.replace(Chaos::NONE);
+                    self.calm_down();
                     continue;
                 }
             }
@@ -378,6 +379,12 @@ impl World {
             self.check_the_end();
         }
         self.tasks.end(None);
+    }
+
+    fn calm_down(&self) {
+        if !self.calm.replace(true) {
+            self.chaos.replace(Chaos::NONE);
+        }
     }
 
     fn never_ends(&self) {

@@ -84,20 +84,24 @@ fn freed_while_paid<'a>(earlier: impl Iterator<Item = &'a Entry>, entry: &Entry)
     if entry.what != What::Unwinding || entry.error.as_deref() != Some("hold_expired") {
         return None;
     }
-    let (mut shields, mut sent, mut pending) = (None, false, false);
+    let (mut shields, mut sent, mut pending, mut over) = (None, false, false, false);
     for entry in earlier.filter(|entry| entry.step.as_deref() == Some("PAY")) {
         match entry.what {
-            What::Dispatched if entry.attempt.is_none() => (shields, sent, pending) = (Some(entry.what), true, false),
+            What::Dispatched if entry.attempt.is_none() => {
+                (shields, sent, pending, over) = (Some(entry.what), true, false, false);
+            }
             What::Dispatched | What::Resent | What::TimedOut | What::Retrying if sent && !pending => {
                 shields = Some(entry.what);
             }
             What::Held if sent && !pending => shields = Some(entry.what),
-            What::Done => shields = Some(entry.what),
+            What::Done if !over => shields = Some(entry.what),
             What::Pending => (shields, pending) = (None, true),
-            What::Refused | What::Rejected | What::Unknown | What::Dead | What::UndoDispatched | What::Undone => {
-                shields = None;
+            // Of an attempt only, whose round goes on.
+            What::Refused => shields = None,
+            What::Rejected | What::Unknown | What::Dead | What::UndoDispatched | What::UndoHeld => {
+                (shields, sent, over) = (None, false, true);
             }
-            What::UndoHeld | What::Replaced | What::Waiting => shields = None,
+            What::Undone | What::Replaced => (shields, sent, over) = (None, false, true),
             _ => {}
         }
     }

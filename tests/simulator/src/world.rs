@@ -48,6 +48,8 @@ pub(crate) struct Process {
     pub is_up: bool,
     /// How far its clock is ahead, ms.
     pub skew: i64,
+    /// The furthest that it ever was.
+    pub furthest: i64,
     pub stalled_until: i64,
     /// New at each start.
     pub name: Name,
@@ -177,7 +179,7 @@ impl World {
 
     /// When it is a certain time by a process's clock.
     pub fn when(&self, process: ProcessId, clock: i64) -> i64 {
-        clock.saturating_sub(self.processes.borrow()[process.0].skew)
+        if clock == NEVER { NEVER } else { clock.saturating_sub(self.processes.borrow()[process.0].skew) }
     }
 
     pub fn name(&self, process: ProcessId) -> Name {
@@ -191,7 +193,7 @@ impl World {
     /// Adds a process and starts it.
     pub fn add_process(self: &Rc<Self>, part: &'static str, number: u32) {
         let id = ProcessId(self.processes.borrow().len());
-        let process = Process { part, number, is_up: true, skew: 0, stalled_until: 0, name: 0, last_beat: 0 };
+        let process = Process { part, number, is_up: true, skew: 0, furthest: 0, stalled_until: 0, name: 0, last_beat: 0 };
         self.processes.borrow_mut().push(process);
         self.start(id);
     }
@@ -247,7 +249,9 @@ impl World {
     }
 
     pub fn jump(&self, id: ProcessId, by: i64) {
-        self.processes.borrow_mut()[id.0].skew += by;
+        let process = &mut self.processes.borrow_mut()[id.0];
+        process.skew += by;
+        process.furthest = process.furthest.max(process.skew);
     }
 
     fn runs(&self, id: ProcessId) -> bool {

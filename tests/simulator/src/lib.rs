@@ -30,6 +30,7 @@ mod network;
 mod notifications;
 mod operator;
 mod orchestrator;
+mod panics;
 mod payments;
 mod rounds;
 mod scenario;

@@ -96,8 +96,8 @@ fn freed_while_paid<'a>(earlier: impl Iterator<Item = &'a Entry>, entry: &Entry)
             What::Held if sent && !pending => shields = Some(entry.what),
             What::Done if !over => shields = Some(entry.what),
             What::Pending => (shields, pending) = (None, true),
-            // Of an attempt only, whose round goes on.
-            What::Refused => shields = None,
+            // Its first attempt was perhaps never stored.
+            What::Refused => (shields, sent) = (None, sent && entry.attempt.is_some()),
             What::Rejected | What::Unknown | What::Dead | What::UndoDispatched | What::UndoHeld => {
                 (shields, sent, over) = (None, false, true);
             }

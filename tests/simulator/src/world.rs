@@ -377,7 +377,9 @@ impl World {
                 }
             }
             let next = ready[self.choose_next(ready.len())];
-            self.tasks.run(next, self.seen.get());
+            if let Err(said) = crate::panics::caught(|| self.tasks.run(next, self.seen.get())) {
+                self.violate("nothing panics", said);
+            }
         }
         if self.violation.borrow().is_none() {
             self.check_the_end();

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use eventicket_simulator::explore::{WORLDS, explore};
 use eventicket_simulator::faults::{Planted, hunt};
-use eventicket_simulator::{Outcome, Plan, Simulator, shrink};
+use eventicket_simulator::{Outcome, Plan, Simulator, Sum, shrink, sweep};
 
 use crate::output;
 
@@ -61,21 +61,17 @@ fn simulated(simulator: &Simulator, args: &Args) -> bool {
         return outcome.violation.is_none();
     }
     let started = tokio::time::Instant::now();
-    let mut commits = 0;
-    for number in 0..args.runs {
-        let seed = args.seed.wrapping_add(number);
-        let outcome = simulator.seed(&plan, seed, false);
-        commits += outcome.commits;
-        if outcome.violation.is_some() {
-            broken(simulator, &plan, seed, &outcome);
-            return false;
+    let Sum { runs, commits, broken: found } = sweep(&plan, args.seed, args.runs, |runs| {
+        if runs % PROGRESS == 0 {
+            output::line(&format!("{runs} runs"));
         }
-        if (number + 1) % PROGRESS == 0 {
-            output::line(&format!("{} runs", number + 1));
-        }
+    });
+    if let Some((seed, outcome)) = found {
+        broken(simulator, &plan, seed, &outcome);
+        return false;
     }
     let seconds = started.elapsed().as_secs_f64();
-    output::line(&format!("{} runs, {commits} commits, nothing broken, {seconds:.1} s", args.runs));
+    output::line(&format!("{runs} runs, {commits} commits, nothing broken, {seconds:.1} s"));
     true
 }
 

@@ -173,9 +173,9 @@ impl Gateway {
         answer(503, json(&failure()))
     }
 
-    /// A crash: changes that were not carried out never are.
-    pub fn forget_under_way(&mut self) {
-        self.keys.retain(|_, key| key.stored.is_some());
+    /// A crash: changes that were not carried out never are. With `all`, what was stored is forgotten, too.
+    pub fn forget_keys(&mut self, all: bool) {
+        self.keys.retain(|_, key| key.stored.is_some() && !all);
     }
 
     /// When the next end comes by itself.

@@ -10,8 +10,10 @@ pub enum Kind {
     Loss,
     /// A message or a request comes twice.
     Repeat,
-    /// A message or an answer comes late.
+    /// A message or a request comes late.
     Late,
+    /// An answer of the payment gateway comes late.
+    LateAnswer,
     /// The answer to a commit is lost, with the commit or without it.
     Commit,
     /// A statement fails.
@@ -35,10 +37,11 @@ pub enum Kind {
 }
 
 /// All kinds.
-pub const KINDS: [Kind; 13] = [
+pub const KINDS: [Kind; 14] = [
     Kind::Loss,
     Kind::Repeat,
     Kind::Late,
+    Kind::LateAnswer,
     Kind::Commit,
     Kind::Statement,
     Kind::Crash,
@@ -75,6 +78,7 @@ impl Chaos {
             (Kind::Loss, 30),
             (Kind::Repeat, 24),
             (Kind::Late, 20),
+            (Kind::LateAnswer, 20),
             (Kind::Commit, 20),
             (Kind::Statement, 150),
             (Kind::Crash, 150),

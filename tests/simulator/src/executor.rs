@@ -44,6 +44,13 @@ pub(crate) enum On {
     Duty,
 }
 
+impl On {
+    /// Whether a task that waits for it keeps nothing in mind but what is stored, in flight, or waited for.
+    fn is_outset(&self) -> bool {
+        !matches!(self, Self::Nothing | Self::Flag(_) | Self::Lock(_) | Self::Check(_) | Self::Duty)
+    }
+}
+
 /// A condition that is looked at before each step.
 #[derive(Clone)]
 pub(crate) struct Check(pub Rc<dyn Fn(&World) -> bool>);
@@ -78,7 +85,7 @@ struct Task {
     work: Option<Work>,
     wait: Wait,
     number: u64,
-    /// What it has seen so far, for the fingerprint of explored worlds.
+    /// What it has seen since it last knew nothing, for the fingerprint of explored worlds.
     seen: u64,
 }
 
@@ -132,6 +139,9 @@ impl Tasks {
                     all.remove(at);
                 } else {
                     all[at].wait = wait.unwrap_or_else(Wait::turn);
+                    if all[at].wait.on.is_outset() {
+                        all[at].seen = 0;
+                    }
                     all[at].work = Some(work);
                     return;
                 }
@@ -189,8 +199,13 @@ impl World {
     /// Lets others go first, or not.
     pub async fn step(&self) {
         if self.settings.is_fine {
-            self.pause(Wait::turn()).await;
+            self.edge().await;
         }
+    }
+
+    /// Lets others go first, in small worlds, too: behind a commit, a publish, a call.
+    pub async fn edge(&self) {
+        self.pause(Wait::turn()).await;
     }
 
     /// Waits for some time, ms.

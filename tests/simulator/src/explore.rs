@@ -94,14 +94,18 @@ pub fn explore(simulator: &Simulator, world: &Small, most: u64) -> Explored {
 fn go(simulator: &Simulator, world: &Small, given: Vec<u32>, tells: bool, seen: &RefCell<HashSet<u64>>) -> Outcome {
     let (scenario, chaos) = (Scenario::small(world.bookings, world.webhooks), Chaos::only(world.mishaps));
     let known = given.len();
-    let tables = Cell::new((u64::MAX, 0));
+    let (tables, messages) = (Cell::new((u64::MAX, 0)), Cell::new((u64::MAX, 0)));
     simulator.small(scenario, chaos, given, tells, |sim: &Sim| {
-        if tables.get().0 != sim.commits.get() {
-            tables.set((sim.commits.get(), sim.hash_of_tables()));
-            sim.seen.set(tables.get().1);
+        let (commits, changes) = (sim.commits.get(), sim.broker.borrow().changes);
+        if tables.get().0 != commits {
+            tables.set((commits, sim.hash_of_tables()));
         }
+        if messages.get().0 != changes {
+            messages.set((changes, hash(&sim.broker.borrow().shown())));
+        }
+        sim.seen.set(hash(&(tables.get().1, messages.get().1)));
         // On the way to where this way parts from the others everything is known.
-        tells || sim.made().len() < known || seen.borrow_mut().insert(sim.fingerprint())
+        tells || sim.decisions() < known || seen.borrow_mut().insert(sim.fingerprint())
     })
 }
 
@@ -125,14 +129,14 @@ impl World {
         tasks.sort();
         let gateway = self.gateway.borrow();
         let (intents, refunds): (Vec<_>, Vec<_>) = (gateway.intents().collect(), gateway.refunds().collect());
-        let _ = write!(text, "{}{:?}{tasks:?}{:?}", self.now(), self.seen.get(), self.broker.borrow().shown());
+        let _ = write!(text, "{}{:?}{tasks:?}{}", self.now(), self.seen.get(), self.broker.borrow().down_until);
         let _ = write!(text, "{intents:?}{refunds:?}{:?}{:?}", gateway.next_due(), self.processes.borrow());
         let _ = write!(text, "{:?}{}", self.chaos.borrow().left, self.is_calm());
         hash(&text)
     }
 }
 
-fn hash(text: &str) -> u64 {
+fn hash(text: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     hasher.finish()

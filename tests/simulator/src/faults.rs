@@ -30,6 +30,12 @@ impl Planted {
         }
     }
 
+    /// How runs are made to find it; one of the platform is planted beside that.
+    pub fn plan(self, webhooks: bool) -> Plan {
+        let flaw = if let Self::Surroundings(flaw) = self { Some(flaw) } else { None };
+        Plan { webhooks: Some(webhooks), flaw }
+    }
+
     /// Why it cannot show here.
     pub const fn hidden(self) -> Option<&'static str> {
         match self {
@@ -54,14 +60,11 @@ pub struct Found {
 
 /// Runs with a fault until it is found, at most so many times.
 pub fn hunt(simulator: &Simulator, planted: Planted, webhooks: bool, most: u64) -> Option<Found> {
-    let mut plan = Plan { webhooks: Some(webhooks), flaw: None };
-    let searched = |plan: &Plan| search(simulator, plan, 1, most);
+    let plan = planted.plan(webhooks);
+    let search = || search(simulator, &plan, 1, most);
     let (runs, found) = match planted {
-        Planted::Platform(fault) => eventicket_planted::with(fault, || searched(&plan)),
-        Planted::Surroundings(flaw) => {
-            plan.flaw = Some(flaw);
-            searched(&plan)
-        }
+        Planted::Platform(fault) => eventicket_planted::with(fault, search),
+        Planted::Surroundings(_) => search(),
     };
     let (seed, outcome) = found?;
     Some(Found { runs, seed, rule: outcome.violation?.rule })

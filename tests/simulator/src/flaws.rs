@@ -4,8 +4,10 @@
 /// A fault of the surroundings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Flaw {
-    /// A service acknowledges its commands before it has handled them.
-    AckBeforeCommit,
+    /// A process that ends while it commits has committed the first half of its writes.
+    CommitInParts,
+    /// The payment gateway forgets its keys when it ends.
+    GatewayForgets,
     /// The orchestrator publishes commands before their commit.
     PublishBeforeCommit,
     /// A commit without an answer is taken for one that was made.
@@ -30,8 +32,9 @@ pub enum Flaw {
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Self; 11] = [
-        Self::AckBeforeCommit,
+    pub const ALL: [Self; 12] = [
+        Self::CommitInParts,
+        Self::GatewayForgets,
         Self::PublishBeforeCommit,
         Self::UnknownCommitIsDone,
         Self::NoCapacityLock,
@@ -47,7 +50,8 @@ impl Flaw {
     /// Its name in tables.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::AckBeforeCommit => "ack_before_commit",
+            Self::CommitInParts => "commit_in_parts",
+            Self::GatewayForgets => "gateway_forgets",
             Self::PublishBeforeCommit => "publish_before_commit",
             Self::UnknownCommitIsDone => "unknown_commit_is_done",
             Self::NoCapacityLock => "no_capacity_lock",

@@ -124,7 +124,7 @@ async fn answer(sim: Sim, me: ProcessId, request: Request, line: Line, late: i64
     if told.unheard || sim.befalls(Kind::Loss) {
         return;
     }
-    if sim.befalls(Kind::Late) {
+    if sim.befalls(Kind::LateAnswer) {
         sim.sleep(sim.lateness()).await;
     }
     line.0.borrow_mut().get_or_insert(told);

@@ -7,7 +7,8 @@ use eventicket_contracts::envelope::{Answer, Fenced, Half, Key, Reply};
 use eventicket_contracts::{EventId, SagaId};
 use eventicket_mock_gateway::simulation::{Intent, RefundStatus, Status as IntentStatus};
 use eventicket_orchestrator::runtime::row::Row;
-use eventicket_saga::breaker::{Breaker, Mode, State};
+use eventicket_payments::State;
+use eventicket_saga::breaker::{Breaker, Mode, State as BreakerState};
 use eventicket_saga::{Phase, Saga, Send};
 use serde::Deserialize;
 
@@ -171,6 +172,11 @@ impl World {
         if old.intent().is_some() && old.intent() != row.intent() {
             self.violate("the first committed intent counts", format!("{} has another one", id()));
         }
+        let refused = matches!(row.state(), State::Rejected | State::Void);
+        let status = row.intent().and_then(|id| self.gateway.borrow().intents().find(|i| i.id == id).map(|i| i.status));
+        if refused && status.is_some_and(|status| status != IntentStatus::Canceled) {
+            self.violate("what is refused cannot be paid any more", format!("{}: its intent is {status:?}", id()));
+        }
         if old.outcome().is_some() && old.outcome() != row.outcome() {
             self.violate("an outcome is final", format!("{}: {:?} becomes {:?}", id(), old.outcome(), row.outcome()));
         }
@@ -265,7 +271,7 @@ impl World {
 
     /// A breaker was moved by what was counted.
     pub fn breaker_moved(&self, service: &str, from: Breaker, to: Breaker) {
-        let opens = to.mode == Mode::Auto && from.state == State::Closed && matches!(to.state, State::Open(_));
+        let opens = to.mode == Mode::Auto && from.state == BreakerState::Closed && matches!(to.state, BreakerState::Open(_));
         let failures = self.knowledge.borrow().failures.get(service).copied().unwrap_or(0);
         if opens && failures < FAILURES {
             self.violate("a breaker opens after failures only", format!("{service} had {failures}"));

@@ -42,5 +42,5 @@ mod worker;
 mod world;
 
 pub use invariants::Violation;
-pub use run::{Outcome, Plan, Simulator, search};
+pub use run::{Outcome, Plan, Simulator, Sum, search, sweep};
 pub use shrink::{Story, shrink};

@@ -72,6 +72,8 @@ pub(crate) enum Unpublished {
 pub(crate) struct Broker {
     messages: BTreeMap<u64, Message>,
     number: u64,
+    /// Rises with each change of what is stored.
+    pub changes: u64,
     /// It answers nobody until then.
     pub down_until: i64,
     /// How often its store was lost.
@@ -92,6 +94,7 @@ impl Broker {
         }
         let ready = self.messages.iter_mut().filter(|(_, m)| m.stream == stream && m.at <= now).take(most);
         let taken = ready.map(|(number, message)| {
+            self.changes += 1;
             message.at = now + ACK_WAIT;
             message.deliveries += 1;
             (*number, message.clone())
@@ -101,6 +104,7 @@ impl Broker {
 
     fn store(&mut self, stream: Stream, payload: Rc<Payload>, at: i64) {
         self.number += 1;
+        self.changes += 1;
         self.messages.insert(self.number, Message { stream, payload, at, deliveries: 0 });
     }
 
@@ -112,6 +116,7 @@ impl Broker {
     /// All messages are gone.
     pub fn lose(&mut self) {
         self.messages.clear();
+        self.changes += 1;
         self.losses += 1;
     }
 
@@ -156,6 +161,7 @@ impl World {
             self.tell(Some(from), || format!("what it publishes to {} comes again in {later} ms", stream.service()));
             store(now + later);
         }
+        self.edge().await;
         Ok(())
     }
 
@@ -165,7 +171,9 @@ impl World {
             self.tell(Some(by), || "an acknowledgement is lost".to_owned());
             return;
         }
-        self.broker.borrow_mut().messages.remove(&message);
+        let mut broker = self.broker.borrow_mut();
+        broker.messages.remove(&message);
+        broker.changes += 1;
     }
 
     /// A core NATS request to one of the orchestrator's replicas, whose answer is put into the slot; `None` where nobody

@@ -1,6 +1,8 @@
 //! One run, and many.
 
 use std::rc::Rc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::chaos::Chaos;
 use crate::choices::{Choices, Made};
@@ -29,7 +31,9 @@ pub struct Outcome {
     pub made: Vec<Made>,
     /// Its story, where one was asked for.
     pub story: Timeline,
-    /// Steps that were committed.
+    /// Steps that were taken.
+    pub steps: u64,
+    /// Transactions that were committed.
     pub commits: u64,
 }
 
@@ -109,6 +113,7 @@ fn outcome(sim: &Sim) -> Outcome {
         violation: sim.violation.borrow().clone(),
         made: sim.made(),
         story: sim.story.borrow().clone(),
+        steps: sim.steps.get(),
         commits: sim.commits.get(),
     }
 }
@@ -123,4 +128,41 @@ pub fn search(simulator: &Simulator, plan: &Plan, first: u64, most: u64) -> (u64
         }
     }
     (most, None)
+}
+
+/// What many runs came to.
+#[derive(Debug, Default)]
+pub struct Sum {
+    /// Runs that were made.
+    pub runs: u64,
+    /// Transactions that were committed in them.
+    pub commits: u64,
+    /// A seed whose run broke an invariant.
+    pub broken: Option<(u64, Outcome)>,
+}
+
+/// Makes runs from seed to seed on all processors, until an invariant is broken. Hears after each run how many there are.
+pub fn sweep(plan: &Plan, first: u64, most: u64, hear: impl Fn(u64) + Sync) -> Sum {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (next, ends, sum) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::new(Sum::default()));
+    let work = || {
+        let simulator = Simulator::default();
+        while !ends.load(Ordering::Relaxed) {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= most {
+                break;
+            }
+            let seed = first.wrapping_add(number);
+            let outcome = simulator.seed(plan, seed, false);
+            let mut sum = sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            (sum.runs, sum.commits) = (sum.runs + 1, sum.commits + outcome.commits);
+            if outcome.violation.is_some() {
+                ends.store(true, Ordering::Relaxed);
+                sum.broken = Some((seed, outcome));
+            }
+            hear(sum.runs);
+        }
+    };
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    sum.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -18,6 +18,7 @@ use eventicket_saga::breaker::Breaker;
 
 use crate::chaos::Kind;
 use crate::executor::{On, Wait};
+use crate::flaws::Flaw;
 use crate::world::{ProcessId, Sim};
 
 /// How long a lock is waited for, and how long a transaction may stand idle, ms.
@@ -233,12 +234,16 @@ impl Tx {
         let lost = self.sim.befalls(Kind::Commit).then(|| self.sim.choose(2) == 0);
         if lost == Some(false) {
             self.sim.tell(Some(self.process), || "its commit is lost, and not made".to_owned());
+            if self.sim.has_flaw(Flaw::CommitInParts) {
+                let half = self.writes.len() / 2;
+                self.sim.apply(self.process, self.writes.drain(..half).collect());
+            }
             return Err(Fault::Transient("the connection was cut at the commit".to_owned()));
         }
         let writes = std::mem::take(&mut self.writes);
         self.sim.apply(self.process, writes);
         self.sim.store.borrow_mut().release(self.number);
-        self.sim.step().await;
+        self.sim.edge().await;
         if lost == Some(true) {
             self.sim.tell(Some(self.process), || "its commit is made, and the answer is lost".to_owned());
             return Err(Fault::Transient("the connection was cut at the commit".to_owned()));

@@ -9,7 +9,6 @@ use eventicket_nats::{Delivered, Fault, Handled};
 use eventicket_planted::Fault as Planted;
 
 use crate::executor::{On, Wait};
-use crate::flaws::Flaw;
 use crate::network::{Message, Payload, Stream};
 use crate::world::{ProcessId, Sim};
 
@@ -27,9 +26,6 @@ pub(crate) async fn work(sim: Sim, me: ProcessId, stream: Stream) {
         let items: Vec<Delivered> = letters.iter().flat_map(|(_, message)| opened(message)).collect();
         if items.is_empty() {
             continue;
-        }
-        if sim.has_flaw(Flaw::AckBeforeCommit) {
-            letters.iter().for_each(|(number, _)| sim.acknowledge(me, *number));
         }
         sim.tell(Some(me), || format!("takes {}", items.iter().map(shown).collect::<Vec<_>>().join(", ")));
         let handled = split(&sim, me, stream, &items).await;

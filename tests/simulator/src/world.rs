@@ -28,9 +28,9 @@ pub(crate) const BEGIN: i64 = 1_800_000_000_000;
 /// A heart that has not beaten for so long is dead, ms.
 pub(crate) const LAPSE: i64 = 2_000;
 /// Steps and time (ms) after which mishaps are over, and steps after which a run should long have ended.
-const STORM: u32 = 1_500;
+const STORM: u64 = 1_500;
 const STORM_TIME: i64 = 2 * 3_600_000;
-const MOST_STEPS: u32 = 40_000;
+const MOST_STEPS: u64 = 12_000;
 /// No run lasts longer: all deadlines, retries and hands of operators fit in.
 const LONGEST: i64 = 60 * 24 * 3_600_000;
 
@@ -89,6 +89,7 @@ pub(crate) struct World {
     pub shop: Rc<Shop>,
     pub scenario: Scenario,
     pub commits: Cell<u64>,
+    pub steps: Cell<u64>,
     /// Of what is committed, where a world is explored.
     pub seen: Cell<u64>,
     choices: RefCell<Choices>,
@@ -123,6 +124,7 @@ impl World {
             shop,
             scenario,
             commits: Cell::new(0),
+            steps: Cell::new(0),
             seen: Cell::new(0),
             choices: RefCell::new(choices),
             now: Cell::new(BEGIN),
@@ -157,6 +159,11 @@ impl World {
 
     pub fn made(&self) -> Vec<crate::choices::Made> {
         self.choices.borrow().made().to_vec()
+    }
+
+    /// How many decisions were made.
+    pub fn decisions(&self) -> usize {
+        self.choices.borrow().made().len()
     }
 
     pub fn fresh_number(&self) -> u64 {
@@ -232,7 +239,7 @@ impl World {
         self.replicas.borrow_mut().remove(&id);
         self.tasks.end(Some(id));
         if self.processes.borrow()[id.0].part == "gateway" {
-            self.gateway.borrow_mut().forget_under_way();
+            self.gateway.borrow_mut().forget_keys(self.has_flaw(Flaw::GatewayForgets));
         }
     }
 
@@ -345,7 +352,8 @@ impl World {
     /// Lets the world go on until nothing is left to do. `look` sees it before each choice among steps, and may end it.
     pub fn run(self: &Rc<Self>, mut look: impl FnMut(&Sim) -> bool) {
         let mut ready = Vec::new();
-        for step in 0.. {
+        for step in 0_u64.. {
+            self.steps.set(step);
             if step >= STORM || self.now() > BEGIN + STORM_TIME {
                 self.calm_down();
             }

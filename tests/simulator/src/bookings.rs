@@ -21,7 +21,7 @@ const PASS: i64 = 1_000;
 /// Starts a replica.
 pub(crate) fn start(sim: &Sim, me: ProcessId) {
     crate::worker::start(sim, me, Stream::Bookings);
-    sim.tasks.spawn(Some(me), "sweep", sweep(Rc::clone(sim), me));
+    sim.tasks.spawn_waiting(Some(me), "sweep", sweep(Rc::clone(sim), me));
 }
 
 /// Handles a batch in one transaction.

@@ -74,15 +74,15 @@ fn start(sim: &Sim, booking: &Booking, number: usize, customer: CustomerId, id: 
 fn attend(sim: &Sim, booking: Booking, number: usize, customer: CustomerId, id: SagaId) {
     if let Some(after) = booking.cancelled_after {
         let sim = Rc::clone(sim);
-        sim.clone().tasks.spawn(None, "cancel", async move {
+        sim.clone().tasks.spawn_waiting(None, "cancel", async move {
             sim.sleep(after).await;
             sim.act(id, Some(customer), "customer", Action::Cancel, TRIES).await;
         });
     }
     if !booking.later.is_empty() {
-        sim.tasks.spawn(None, "pay", pay(Rc::clone(sim), booking.later, number, customer, id));
+        sim.tasks.spawn_waiting(None, "pay", pay(Rc::clone(sim), booking.later, number, customer, id));
     }
-    sim.tasks.spawn(None, "authenticate", authenticate(Rc::clone(sim), id));
+    sim.tasks.spawn_waiting(None, "authenticate", authenticate(Rc::clone(sim), id));
 }
 
 /// Gives a payment method whenever one is awaited, or replaces one that takes time.

@@ -98,11 +98,9 @@ async fn go_on(sim: &Sim, me: ProcessId, mut row: Row, drive: &Rc<Drive>) {
             && drive.owed.replace(false)
         {
             let replies = row.standing(slow);
-            let sim = Rc::clone(sim);
-            let telling = Rc::clone(&sim);
-            sim.tasks.spawn(Some(me), "replies", async move {
-                crate::worker::send(&telling, me, replies).await;
-            });
+            let telling = Rc::clone(sim);
+            let tell = async move { let _ = crate::worker::send(&telling, me, replies).await; };
+            sim.beside(me, "replies", tell).await;
         }
         next = row.next_call();
         if let Some(slow) = delay.filter(|_| next.is_some()) {

@@ -42,6 +42,8 @@ pub(crate) enum On {
     Watches(ProcessId),
     /// Something for the operator to do.
     Duty,
+    /// Ends at the payment gateway that come by themselves.
+    Settlements,
 }
 
 impl On {
@@ -106,6 +108,12 @@ impl Tasks {
         self.all.borrow_mut().push(task);
     }
 
+    /// The same with a task that begins with a wait, and waits at once.
+    pub fn spawn_waiting(&self, process: Option<ProcessId>, name: &'static str, work: impl Future<Output = ()> + 'static) {
+        self.spawn(process, name, work);
+        self.run(self.number.get(), || 0);
+    }
+
     /// The numbers of the tasks that can go on, the one that ran longest ago first.
     pub fn ready(&self, into: &mut Vec<u64>, is_ready: impl Fn(Option<ProcessId>, &Wait) -> bool) {
         into.clear();
@@ -118,13 +126,12 @@ impl Tasks {
         self.all.borrow().iter().map(|task| time_of(task.process, &task.wait)).min().unwrap_or(NEVER)
     }
 
-    /// Runs a task up to where it waits.
-    pub fn run(&self, number: u64, seen: u64) {
+    /// Runs a task up to where it waits; `seen` tells afterwards what it has read.
+    pub fn run(&self, number: u64, seen: impl Fn() -> u64) {
         let taken = {
             let mut all = self.all.borrow_mut();
             let Some(at) = all.iter().position(|task| task.number == number) else { return };
             let mut task = all.remove(at);
-            task.seen = fold(task.seen, seen);
             let work = task.work.take();
             all.push(task);
             work
@@ -139,9 +146,7 @@ impl Tasks {
                     all.remove(at);
                 } else {
                     all[at].wait = wait.unwrap_or_else(Wait::turn);
-                    if all[at].wait.on.is_outset() {
-                        all[at].seen = 0;
-                    }
+                    all[at].seen = if all[at].wait.on.is_outset() { 0 } else { fold(all[at].seen, seen()) };
                     all[at].work = Some(work);
                     return;
                 }
@@ -203,9 +208,21 @@ impl World {
         }
     }
 
-    /// Lets others go first, in small worlds, too: behind a commit, a publish, a call.
+    /// Lets others go first behind a commit or a publish: in small worlds, too, where processes end there.
     pub async fn edge(&self) {
-        self.pause(Wait::turn()).await;
+        if self.settings.has_edges {
+            self.pause(Wait::turn()).await;
+        }
+    }
+
+    /// Does something beside what follows, or before it: in small worlds without crashes that is the same, since whoever
+    /// takes what is sent may be late.
+    pub async fn beside(&self, process: ProcessId, name: &'static str, work: impl Future<Output = ()> + 'static) {
+        if self.settings.has_edges {
+            self.tasks.spawn(Some(process), name, work);
+        } else {
+            work.await;
+        }
     }
 
     /// Waits for some time, ms.

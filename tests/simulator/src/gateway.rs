@@ -21,17 +21,13 @@ const WEBHOOK_DELAY: i64 = 200;
 
 /// Starts it.
 pub(crate) fn start(sim: &Sim, me: ProcessId) {
-    sim.tasks.spawn(Some(me), "settle", settle(Rc::clone(sim), me));
+    sim.tasks.spawn_waiting(Some(me), "settle", settle(Rc::clone(sim), me));
 }
 
 /// Ends what takes time, when its time has come.
 async fn settle(sim: Sim, me: ProcessId) {
     loop {
-        let next = sim.gateway.borrow().next_due();
-        // A new end is at least seconds away; whoever makes one comes by here.
-        let wait = next.map_or_else(|| Wait::on(On::Flag(sim.dues.clone())), Wait::until);
-        sim.pause(wait).await;
-        sim.dues.set(false);
+        sim.pause(Wait::on(On::Settlements)).await;
         let settled = sim.gateway.borrow_mut().settle_due(sim.now());
         if let Some(webhooks) = settled {
             sim.tell(Some(me), || format!("settles: {}", kinds(&webhooks)));
@@ -77,11 +73,9 @@ impl World {
 
     /// Sends webhooks, each until it is taken.
     pub fn send_webhooks(self: &Rc<Self>, webhooks: Vec<Webhook>) {
-        // A new end may have come to be.
-        self.dues.set(true);
         for webhook in webhooks {
             // The gateway keeps what it has to send beyond its own end.
-            self.tasks.spawn(None, "webhook", deliver(Rc::clone(self), webhook));
+            self.tasks.spawn_waiting(None, "webhook", deliver(Rc::clone(self), webhook));
         }
     }
 }

@@ -124,5 +124,5 @@ fn next_action(saga: &Saga, tries: u32) -> Action {
 
 /// Spawns the operator on duty.
 pub(crate) fn start(sim: &Sim) {
-    sim.tasks.spawn(None, "duty", duty(Rc::clone(sim)));
+    sim.tasks.spawn_waiting(None, "duty", duty(Rc::clone(sim)));
 }

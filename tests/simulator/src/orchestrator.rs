@@ -101,7 +101,7 @@ pub(crate) fn start(sim: &Sim, me: ProcessId) {
     let breakers = Breakers::new(&sim.catalogue);
     let replica = Replica { sim: Rc::clone(sim), me, name, memory, inputs, breakers };
     sim.tasks.spawn(Some(me), "turns", replica.run());
-    sim.tasks.spawn(Some(me), "watch", watch(Rc::clone(sim), me));
+    sim.tasks.spawn_waiting(Some(me), "watch", watch(Rc::clone(sim), me));
 }
 
 impl Replica {
@@ -415,12 +415,13 @@ impl Replica {
         let letters: Vec<Rc<Letter>> = letters.collect();
         if !(sends.is_empty() && letters.is_empty()) {
             let (sim, me, inputs) = (sim.clone(), self.me, self.inputs.clone());
-            sim.clone().tasks.spawn(Some(me), "follow up", async move {
+            let follows = async move {
                 let again =
                     if sim.has_flaw(Flaw::PublishBeforeCommit) { Vec::new() } else { publish(&sim, me, sends).await };
                 letters.iter().for_each(|letter| handled(&sim, me, letter));
                 again.into_iter().for_each(|input| inputs.push(input));
-            });
+            };
+            self.sim.beside(me, "follow up", follows).await;
         }
         for id in ended {
             self.memory.rows.remove(&id);

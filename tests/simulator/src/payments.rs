@@ -39,9 +39,9 @@ pub(crate) fn start(sim: &Sim, me: ProcessId) {
     sim.store.borrow_mut().tables.payers.insert(sim.name(me));
     sim.driven.borrow_mut().insert(me, Rc::default());
     crate::worker::start(sim, me, Stream::Payments);
-    sim.tasks.spawn(Some(me), "take over", take_over(Rc::clone(sim), me));
-    sim.tasks.spawn(Some(me), "starter", open_sagas(Rc::clone(sim), me));
-    sim.tasks.spawn(Some(me), "refund watch", look_at_refunds(Rc::clone(sim), me));
+    sim.tasks.spawn_waiting(Some(me), "take over", take_over(Rc::clone(sim), me));
+    sim.tasks.spawn_waiting(Some(me), "starter", open_sagas(Rc::clone(sim), me));
+    sim.tasks.spawn_waiting(Some(me), "refund watch", look_at_refunds(Rc::clone(sim), me));
 }
 
 /// Opens a transaction with the locks of its sagas.
@@ -139,9 +139,8 @@ impl World {
         let replies = after.replies(before);
         if !replies.is_empty() {
             let sim = Rc::clone(self);
-            self.tasks.spawn(Some(me), "replies", async move {
-                crate::worker::send(&sim, me, replies).await;
-            });
+            let send = async move { let _ = crate::worker::send(&sim, me, replies).await; };
+            self.beside(me, "replies", send).await;
         }
         Some(after)
     }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::chaos::Chaos;
+use crate::chaos::{Chaos, Kind};
 use crate::choices::{Choices, Made};
 use crate::flaws::Flaw;
 use crate::invariants::Violation;
@@ -63,7 +63,7 @@ impl Simulator {
     fn run(&self, plan: &Plan, mut choices: Choices, tells: bool) -> Outcome {
         let scenario = Scenario::draw(&mut choices, plan.webhooks);
         let storm = choices.choose(4);
-        let settings = Settings { is_fine: true, tells, flaw: plan.flaw };
+        let settings = Settings { is_fine: true, has_edges: true, tells, flaw: plan.flaw };
         let sim = World::new(settings, choices, Rc::clone(&self.shop), scenario, Chaos::drawn(storm));
         begin(&sim);
         sim.run(|_| true);
@@ -79,7 +79,7 @@ impl Simulator {
         tells: bool,
         look: impl FnMut(&Sim) -> bool,
     ) -> Outcome {
-        let settings = Settings { is_fine: false, tells, flaw: None };
+        let settings = Settings { is_fine: false, has_edges: chaos.left[Kind::Crash as usize] > 0, tells, flaw: None };
         let sim = World::new(settings, Choices::given(values), Rc::clone(&self.shop), scenario, chaos);
         begin(&sim);
         sim.run(look);
@@ -103,7 +103,7 @@ fn begin(sim: &Sim) {
         sim.tasks.spawn(None, "customer", crate::customers::book(Rc::clone(sim), number));
     }
     for number in 0..sim.scenario.changes.len() {
-        sim.tasks.spawn(None, "organizer", crate::scenario::change(Rc::clone(sim), number));
+        sim.tasks.spawn_waiting(None, "organizer", crate::scenario::change(Rc::clone(sim), number));
     }
     crate::operator::start(sim);
 }

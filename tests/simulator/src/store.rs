@@ -180,6 +180,7 @@ impl Tx {
     /// A statement reaches the database, unless something is in its way.
     pub async fn statement(&mut self) -> Result<(), Fault> {
         self.sim.step().await;
+        self.sim.has_read.set(true);
         if self.sim.befalls(Kind::Statement) {
             self.sim.tell(Some(self.process), || "a statement fails: the connection is cut".to_owned());
             return Err(Fault::Transient("the connection was cut".to_owned()));

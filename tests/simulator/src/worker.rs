@@ -30,7 +30,7 @@ pub(crate) async fn work(sim: Sim, me: ProcessId, stream: Stream) {
         sim.tell(Some(me), || format!("takes {}", items.iter().map(shown).collect::<Vec<_>>().join(", ")));
         let handled = split(&sim, me, stream, &items).await;
         let finishing = sim.clone();
-        sim.tasks.spawn(Some(me), "finish", finish(finishing, me, letters, items, handled));
+        sim.beside(me, "finish", finish(finishing, me, letters, items, handled)).await;
     }
 }
 
@@ -123,5 +123,5 @@ fn reply(to: &Delivered, answer: Answer) -> Reply {
 
 /// Spawns the worker of a service.
 pub(crate) fn start(sim: &Sim, me: ProcessId, stream: Stream) {
-    sim.tasks.spawn(Some(me), "worker", work(Rc::clone(sim), me, stream));
+    sim.tasks.spawn_waiting(Some(me), "worker", work(Rc::clone(sim), me, stream));
 }

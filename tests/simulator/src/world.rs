@@ -62,6 +62,8 @@ pub(crate) struct Process {
 pub(crate) struct Settings {
     /// Each statement is a step of its own.
     pub is_fine: bool,
+    /// Each commit and each publish is the end of a step.
+    pub has_edges: bool,
     /// A story is told.
     pub tells: bool,
     pub flaw: Option<Flaw>,
@@ -71,8 +73,6 @@ pub(crate) struct World {
     pub me: Weak<World>,
     /// The charges that replicas of payments drive.
     pub driven: RefCell<BTreeMap<ProcessId, Rc<Driven>>>,
-    /// The gateway may have something else to end.
-    pub dues: Rc<Cell<bool>>,
     pub settings: Settings,
     pub tasks: Tasks,
     pub store: RefCell<Store>,
@@ -92,6 +92,8 @@ pub(crate) struct World {
     pub steps: Cell<u64>,
     /// Of what is committed, where a world is explored.
     pub seen: Cell<u64>,
+    /// Whether the task that runs has read of it.
+    pub has_read: Cell<bool>,
     choices: RefCell<Choices>,
     now: Cell<i64>,
     number: Cell<u64>,
@@ -107,7 +109,6 @@ impl World {
         Rc::new_cyclic(|me| Self {
             me: me.clone(),
             driven: RefCell::default(),
-            dues: Rc::default(),
             story: RefCell::new(Timeline::new(settings.tells)),
             settings,
             tasks: Tasks::default(),
@@ -126,6 +127,7 @@ impl World {
             commits: Cell::new(0),
             steps: Cell::new(0),
             seen: Cell::new(0),
+            has_read: Cell::new(false),
             choices: RefCell::new(choices),
             now: Cell::new(BEGIN),
             number: Cell::new(0),
@@ -308,6 +310,7 @@ impl World {
             On::Starts => flagged(self.store.borrow().tables.starts.values().any(|(_, done)| !done)),
             On::Watches(me) => self.next_watch(*me),
             On::Duty => self.next_duty(),
+            On::Settlements => self.gateway.borrow().next_due().unwrap_or(NEVER),
         }
     }
 
@@ -385,7 +388,9 @@ impl World {
                 }
             }
             let next = ready[self.choose_next(ready.len())];
-            if let Err(said) = crate::panics::caught(|| self.tasks.run(next, self.seen.get())) {
+            self.has_read.set(false);
+            let seen = || if self.has_read.get() { self.seen.get() } else { 0 };
+            if let Err(said) = crate::panics::caught(|| self.tasks.run(next, seen)) {
                 self.violate("nothing panics", said);
             }
         }

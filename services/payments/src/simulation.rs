@@ -107,7 +107,7 @@ impl Row {
     pub fn looked_at(&self, observed: &Observed) -> Looked {
         match &observed.0 {
             decide::Observed::Refund { status: decide::RefundStatus::Failed, reason, .. } => {
-                Looked::Failed(Self(self.0.refund_failed(reason.clone())))
+                Looked::Failed(Box::new(Self(self.0.refund_failed(reason.clone()))))
             }
             decide::Observed::Refund { .. } => Looked::Stands,
             _ => Looked::Unknown,
@@ -119,7 +119,7 @@ impl Row {
 #[derive(Debug)]
 pub enum Looked {
     /// It failed; the row as it is to be written.
-    Failed(Row),
+    Failed(Box<Row>),
     /// It stands.
     Stands,
     /// There was no answer.
@@ -162,7 +162,7 @@ impl Observed {
 #[derive(Debug)]
 pub enum Verdict {
     /// Commit the row so, then go on from it.
-    Write(Row),
+    Write(Box<Row>),
     /// This call, at once.
     Call(Call),
     /// The call of the row's state again, later.
@@ -175,7 +175,7 @@ pub enum Verdict {
 /// What follows from what was seen of `call`.
 pub fn observe(row: &Row, call: Call, observed: Observed) -> Verdict {
     match decide::observe(&row.0, call.0, observed.0) {
-        decide::Verdict::Write(after) => Verdict::Write(Row(*after)),
+        decide::Verdict::Write(after) => Verdict::Write(Box::new(Row(*after))),
         decide::Verdict::Call(call) => Verdict::Call(Call(call)),
         decide::Verdict::Later(delay) => Verdict::Later { slow: delay == decide::Delay::Slow },
     }
@@ -283,10 +283,10 @@ impl Event {
         match hint::hint(&row.0, &self.0.told) {
             Hint::Nothing => Hinted::Nothing,
             Hint::NotYet => Hinted::NotYet,
-            Hint::Write(after) => Hinted::Write(Row(*after)),
+            Hint::Write(after) => Hinted::Write(Box::new(Row(*after))),
             Hint::Stray(stray) => {
-                let before = Row(Charge { version: 0, ..(*stray).clone() });
-                Hinted::Stray { before, after: Row(*stray) }
+                let before = Box::new(Row(Charge { version: 0, ..(*stray).clone() }));
+                Hinted::Stray { before, after: Box::new(Row(*stray)) }
             }
         }
     }
@@ -300,12 +300,12 @@ pub enum Hinted {
     /// It has to come again.
     NotYet,
     /// Commit the row so.
-    Write(Row),
+    Write(Box<Row>),
     /// Money was taken with an intent that is not the round's own: a row of its own.
     Stray {
         /// In the place of a former version.
-        before: Row,
+        before: Box<Row>,
         /// The new row.
-        after: Row,
+        after: Box<Row>,
     },
 }

@@ -131,7 +131,7 @@ impl World {
     pub fn mishap(&self) {
         if self.befalls(Kind::Crash) {
             let process = self.some_process();
-            let pause = [300, 3_000, 40_000][self.choose(3) as usize];
+            let pause = [300, 3_000, 40_000][self.choose(if self.settings.is_fine { 3 } else { 1 }) as usize];
             self.tell(Some(process), || format!("crashes, and starts again in {pause} ms"));
             self.crash(process, pause);
         }

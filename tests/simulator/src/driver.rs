@@ -81,7 +81,7 @@ async fn go_on(sim: &Sim, me: ProcessId, mut row: Row, drive: &Rc<Drive>) {
                     drive.owed.set(false); // the news is the answer
                 }
                 let keys = row.next_call() == after.next_call() && row.state() == after.state();
-                let Some(after) = sim.record(me, &row, after, None).await else { return };
+                let Some(after) = sim.record(me, &row, *after, None).await else { return };
                 drive.version.set(after.version());
                 let slow = after.is_slow();
                 waits = if slow && keys { waits } else { 0 };
@@ -99,7 +99,9 @@ async fn go_on(sim: &Sim, me: ProcessId, mut row: Row, drive: &Rc<Drive>) {
         {
             let replies = row.standing(slow);
             let telling = Rc::clone(sim);
-            let tell = async move { let _ = crate::worker::send(&telling, me, replies).await; };
+            let tell = async move {
+                let _ = crate::worker::send(&telling, me, replies).await;
+            };
             sim.beside(me, "replies", tell).await;
         }
         next = row.next_call();

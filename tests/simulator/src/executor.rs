@@ -109,7 +109,12 @@ impl Tasks {
     }
 
     /// The same with a task that begins with a wait, and waits at once.
-    pub fn spawn_waiting(&self, process: Option<ProcessId>, name: &'static str, work: impl Future<Output = ()> + 'static) {
+    pub fn spawn_waiting(
+        &self,
+        process: Option<ProcessId>,
+        name: &'static str,
+        work: impl Future<Output = ()> + 'static,
+    ) {
         self.spawn(process, name, work);
         self.run(self.number.get(), || 0);
     }

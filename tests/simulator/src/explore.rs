@@ -26,30 +26,37 @@ pub struct Small {
     pub webhooks: bool,
 }
 
-/// The worlds that are explored.
-pub const WORLDS: [Small; 7] = [
-    Small { name: "one booking, and nothing happens", bookings: 1, mishaps: &[], webhooks: true },
-    Small { name: "one booking, one repeat", bookings: 1, mishaps: &[(Kind::Repeat, 1)], webhooks: false },
-    Small { name: "one booking, one crash", bookings: 1, mishaps: &[(Kind::Crash, 1)], webhooks: false },
-    Small {
-        name: "one booking, something late, time passes",
-        bookings: 1,
-        mishaps: &[(Kind::Late, 1), (Kind::Pass, 1)],
-        webhooks: false,
-    },
-    Small {
-        name: "one booking, one action of an operator",
-        bookings: 1,
-        mishaps: &[(Kind::Operator, 1)],
-        webhooks: false,
-    },
-    Small { name: "two bookings of the last ticket", bookings: 2, mishaps: &[], webhooks: false },
-    Small {
-        name: "two bookings of the last ticket, one repeat",
-        bookings: 2,
-        mishaps: &[(Kind::Repeat, 1)],
-        webhooks: false,
-    },
+/// A late answer of the payment gateway, while time passes for others.
+const LATE: [(Kind, u32); 2] = [(Kind::LateAnswer, 1), (Kind::Pass, 1)];
+
+const fn one(name: &'static str, mishaps: &'static [(Kind, u32)], webhooks: bool) -> Small {
+    Small { name, bookings: 1, mishaps, webhooks }
+}
+
+const fn two(name: &'static str, mishaps: &'static [(Kind, u32)]) -> Small {
+    Small { name, bookings: 2, mishaps, webhooks: false }
+}
+
+/// The worlds that are explored, the smaller ones first.
+pub const WORLDS: [Small; 14] = [
+    one("one booking, and nothing happens", &[], true),
+    one("one booking, one repeat", &[(Kind::Repeat, 1)], true),
+    one("one booking, one late answer", &LATE, true),
+    one("one booking, one action of an operator", &[(Kind::Operator, 1)], true),
+    two("two bookings of the last ticket", &[]),
+    two("two bookings, one late answer", &LATE),
+    two("two bookings, one repeat", &[(Kind::Repeat, 1)]),
+    one("one booking, one crash", &[(Kind::Crash, 1)], false),
+    one("one booking, one repeat, one late answer", &[(Kind::Repeat, 1), LATE[0], LATE[1]], false),
+    one("one booking, one repeat, one operator", &[(Kind::Repeat, 1), (Kind::Operator, 1)], false),
+    one("one booking, one crash, one repeat", &[(Kind::Crash, 1), (Kind::Repeat, 1)], false),
+    two("two bookings, one action of an operator", &[(Kind::Operator, 1)]),
+    two("two bookings, one crash", &[(Kind::Crash, 1)]),
+    one(
+        "one booking, one of each",
+        &[(Kind::Repeat, 1), (Kind::Crash, 1), (Kind::Operator, 1), LATE[0], LATE[1]],
+        false,
+    ),
 ];
 
 /// What an exploration has seen.

@@ -271,7 +271,8 @@ impl World {
 
     /// A breaker was moved by what was counted.
     pub fn breaker_moved(&self, service: &str, from: Breaker, to: Breaker) {
-        let opens = to.mode == Mode::Auto && from.state == BreakerState::Closed && matches!(to.state, BreakerState::Open(_));
+        let opens =
+            to.mode == Mode::Auto && from.state == BreakerState::Closed && matches!(to.state, BreakerState::Open(_));
         let failures = self.knowledge.borrow().failures.get(service).copied().unwrap_or(0);
         if opens && failures < FAILURES {
             self.violate("a breaker opens after failures only", format!("{service} had {failures}"));

@@ -190,9 +190,7 @@ impl Replica {
     /// Registers again where others took it for dead: an heir has its counts.
     fn stay_known(&mut self) {
         let mut store = self.sim.store.borrow_mut();
-        if !store.tables.counts.contains_key(&self.name) {
-            store.tables.counts.insert(self.name, std::mem::take(&mut self.memory.counts));
-        }
+        store.tables.counts.entry(self.name).or_insert_with(|| std::mem::take(&mut self.memory.counts));
     }
 
     /// What the other replicas have in flight.

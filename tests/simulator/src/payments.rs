@@ -139,7 +139,9 @@ impl World {
         let replies = after.replies(before);
         if !replies.is_empty() {
             let sim = Rc::clone(self);
-            let send = async move { let _ = crate::worker::send(&sim, me, replies).await; };
+            let send = async move {
+                let _ = crate::worker::send(&sim, me, replies).await;
+            };
             self.beside(me, "replies", send).await;
         }
         Some(after)
@@ -312,7 +314,7 @@ async fn look(sim: &Sim, me: ProcessId, key: Key, before: u32) {
         Err(observed) => observed,
     };
     let next = match row.looked_at(&observed) {
-        Looked::Failed(failed) => sim.record(me, &row, failed, None).await.map(|_| None),
+        Looked::Failed(failed) => sim.record(me, &row, *failed, None).await.map(|_| None),
         Looked::Stands if before + 1 >= LOOKS => Some(None),
         Looked::Stands => {
             let due = sim.clock(me).plus(simulation::gap(before + 1)).millis();

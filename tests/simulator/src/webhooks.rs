@@ -42,7 +42,7 @@ async fn take(sim: &Sim, me: ProcessId, body: &[u8]) -> Taken {
             Hinted::Nothing => return Taken::Yes,
             Hinted::NotYet => return Taken::NotYet,
             Hinted::Write(after) => match row {
-                Some(before) => (before, after),
+                Some(before) => (Box::new(before), after),
                 None => return Taken::Yes,
             },
             Hinted::Stray { before, after } => (before, after),
@@ -52,7 +52,7 @@ async fn take(sim: &Sim, me: ProcessId, body: &[u8]) -> Taken {
         if sim.store.borrow().tables.webhooks.contains(event.id()) {
             return Taken::Yes;
         }
-        if write(sim, me, &before, after, &event).await {
+        if write(sim, me, &before, *after, &event).await {
             return Taken::Yes;
         }
     }

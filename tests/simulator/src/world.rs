@@ -202,7 +202,8 @@ impl World {
     /// Adds a process and starts it.
     pub fn add_process(self: &Rc<Self>, part: &'static str, number: u32) {
         let id = ProcessId(self.processes.borrow().len());
-        let process = Process { part, number, is_up: true, skew: 0, furthest: 0, stalled_until: 0, name: 0, last_beat: 0 };
+        let process =
+            Process { part, number, is_up: true, skew: 0, furthest: 0, stalled_until: 0, name: 0, last_beat: 0 };
         self.processes.borrow_mut().push(process);
         self.start(id);
     }

@@ -78,10 +78,13 @@ fn a_broken_run_is_told_in_a_short_story() {
 #[test]
 fn small_worlds_hold_in_all_ways() {
     let simulator = Simulator::default();
+    let mut whole = 0;
     for world in &WORLDS {
         let explored = explore(&simulator, world, WAYS);
         assert!(explored.broken.is_none(), "{}: {:?}", world.name, explored.broken);
         assert!(explored.complete || explored.ways == WAYS, "{}: {explored:?}", world.name);
-        assert!(explored.states > 50, "{}: {explored:?}", world.name);
+        assert!(explored.states >= 40, "{}: {explored:?}", world.name);
+        whole += u32::from(explored.complete);
     }
+    assert!(whole >= 4, "only {whole} worlds were gone through whole");
 }

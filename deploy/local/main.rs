@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    audit, breaker, customers, dead, doctor, load as load_command, mail, migrate, openapi, saga, serve, up,
+    audit, breaker, customers, dead, doctor, load as load_command, mail, migrate, openapi, saga, serve, simulate, up,
 };
 
 /// A quarter of the CPU of a booking went to the C library's allocator (measured with perf); this one takes a third of that.
@@ -46,6 +46,7 @@ enum Command {
     Doctor(doctor::Args),
     Load(Box<load_command::Args>),
     Customers(customers::Args),
+    Simulate(simulate::Args),
     Migrate(migrate::Args),
     Openapi(openapi::Args),
 }
@@ -65,6 +66,7 @@ async fn main() -> ExitCode {
         Command::Mail(args) => mail::run(args, &home).await,
         Command::Doctor(args) => doctor::run(args, &home).await,
         Command::Customers(args) => customers::run(args, &home).await,
+        Command::Simulate(args) => simulate::run(args, &home).await,
         Command::Load(args) => load_command::run(*args, &home).await,
         Command::Migrate(args) => migrate::run(args, &home).await,
         Command::Openapi(args) => openapi::run(args, &home).await,

@@ -12,4 +12,5 @@ pub mod openapi;
 pub mod reach;
 pub mod saga;
 pub mod serve;
+pub mod simulate;
 pub mod up;

@@ -17,6 +17,7 @@ mod needs;
 mod offering;
 mod queries;
 mod seats;
+pub mod simulation;
 mod store;
 mod sweep;
 mod tickets;

@@ -207,6 +207,11 @@ impl Client {
 }
 
 impl Request {
+    /// As it is sent; `None` where it cannot be.
+    pub fn text(&self) -> Option<&str> {
+        (!self.bad).then_some(&self.text)
+    }
+
     /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl Display) -> Self {

@@ -103,6 +103,11 @@ impl Book {
         Some(due)
     }
 
+    /// All there is, in the order of ids.
+    pub fn all(&self) -> (impl Iterator<Item = &Intent>, impl Iterator<Item = &Refund>) {
+        (self.intents.values(), self.refunds.values())
+    }
+
     /// When the next end comes.
     pub fn next_due(&self) -> Option<i64> {
         self.due.first().map(|(at, _)| *at)

@@ -13,6 +13,7 @@ mod intents;
 pub mod ledger;
 mod pages;
 mod settings;
+pub mod simulation;
 mod test_routes;
 pub mod tokens;
 mod webhooks;

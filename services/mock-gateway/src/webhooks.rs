@@ -164,7 +164,7 @@ async fn deliver(client: &Client, secret: &str, unix: i64, webhook: &Due) -> boo
 
 impl Due {
     /// As it is sent: ids and kinds are words of ours, and the object is JSON already.
-    fn body(&self) -> String {
+    pub fn body(&self) -> String {
         let Self { id, kind, at, object, .. } = self;
         let (created, object) = (at / 1000, String::from_utf8_lossy(object));
         format!(

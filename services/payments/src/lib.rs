@@ -16,6 +16,7 @@ mod queries;
 mod recorder;
 mod rest;
 mod settled;
+pub mod simulation;
 mod starter;
 mod store;
 mod watch;

@@ -1,9 +1,11 @@
 //! Faults that tests plant in the platform, to see that other tests find them.
 //!
 //! Each is one line of code somewhere that breaks a rule of the protocol while its fault is planted. The environment
-//! variable [`VARIABLE`] plants one for the life of a process; only builds with debug assertions look at it, so that a
-//! release knows none. A test that finds a fault is run by another one as a process of its own, see [`found_by`].
+//! variable [`VARIABLE`] plants one for the life of a process, [`with`] for the length of a call on one thread; only builds
+//! with debug assertions look at them, so that a release knows none. A test that finds a fault is run by another one as a
+//! process of its own, see [`found_by`].
 
+use std::cell::Cell;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
@@ -100,12 +102,29 @@ impl Fault {
     }
 }
 
+thread_local! {
+    static HERE: Cell<Option<Fault>> = const { Cell::new(None) };
+}
+
 fn planted() -> Option<Fault> {
     static PLANTED: OnceLock<Option<Fault>> = OnceLock::new();
-    *PLANTED.get_or_init(|| {
+    let of_process = || {
         let name = std::env::var(VARIABLE).ok()?;
         Fault::ALL.iter().copied().find(|fault| fault.name() == name)
-    })
+    };
+    HERE.get().or_else(|| *PLANTED.get_or_init(of_process))
+}
+
+/// Runs with the fault planted on this thread, for simulations that go through all of them in one process.
+pub fn with<T>(fault: Fault, run: impl FnOnce() -> T) -> T {
+    struct Before(Option<Fault>);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            HERE.set(self.0);
+        }
+    }
+    let _before = Before(HERE.replace(Some(fault)));
+    run()
 }
 
 /// Runs the named test of the test binary that asks, with the fault planted, and tells whether it failed, which means that

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{DEAD, Run, TIMED_OUT};
+use super::{DEAD, DEFINITION_ERROR, Run, TIMED_OUT};
 use crate::definition::OnRejection;
 use crate::input::{Answer, Illegal, What};
 use crate::state::{Fence, Half, NEVER, Phase, Purpose, Reason, Status, Undo};
@@ -137,7 +137,10 @@ impl Run<'_, '_> {
             return;
         }
         if let Some(OnRejection::BackTo { wait, rounds }) = self.definition.command(at).map(|c| &c.on_rejection) {
-            let another = self.saga.steps[at].rejections < *rounds && self.passed_deadline().is_none();
+            // What the wait would bring cures no body that cannot be built.
+            let another = code != DEFINITION_ERROR
+                && self.saga.steps[at].rejections < *rounds
+                && self.passed_deadline().is_none();
             if let Some(wait) = self.definition.position(wait).filter(|_| another) {
                 return self.next_round(wait, at);
             }

@@ -128,7 +128,8 @@ impl Run<'_, '_> {
                 step.status = Status::Done;
                 self.clear_attention(at);
             }
-            (Phase::Abandoned, ..) if step.fence.is_some() => {
+            // What is not known yet cannot have been settled by hand: it is asked for until it is.
+            (Phase::Abandoned, ..) if step.fence.is_some() && marked => {
                 step.fence = None;
                 step.undo = if step.undo == Undo::None { Undo::None } else { Undo::Resolved };
                 self.clear_attention(at);

@@ -341,6 +341,7 @@ fn rule_13_a_forced_abandon_does_not_wait_but_asks_on() {
     assert_eq!((play.saga.phase, play.saga.ended()), (Phase::Abandoned, false));
     play.run_for(50);
     assert!(!play.saga.ended());
+    assert!(not_now(play.feed(resolve("PAY"))), "nobody knows yet what stands");
     play.world.behave_well();
     play.world.give_back("RESERVE", 1);
     play.run();

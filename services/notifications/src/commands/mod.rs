@@ -4,10 +4,12 @@ mod desk;
 mod fence;
 mod send;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use eventicket_contracts::envelope::{Answer, Key};
 use eventicket_contracts::subjects::{FENCE, Service};
-use eventicket_contracts::{Clock, SagaId};
+use eventicket_contracts::{Clock, SagaId, Timestamp};
 use eventicket_nats::{Commands, Delivered, Fault, Handled};
 use tokio::sync::Notify;
 
@@ -48,4 +50,18 @@ fn decide(desk: &mut Desk, command: &Delivered) -> Handled {
         FENCE => fence::decide(desk, &command.item),
         _ => send::decide(desk, &command.item),
     }
+}
+
+/// The service without its store, for the simulator: a batch over what is recorded of its sagas. Returns how each command is
+/// handled, and the answers to be recorded.
+pub fn simulate(
+    recorded: HashMap<Key, Answer>,
+    batch: &[Delivered],
+    now: Timestamp,
+) -> (Vec<Handled>, Vec<(Key, Answer)>) {
+    let mut desk = Desk::new(recorded, now);
+    let handled = batch.iter().map(|command| decide(&mut desk, command)).collect();
+    let answer = |key: &Key| Some((key.clone(), desk.recorded(key)?.clone()));
+    let new = desk.new.iter().filter_map(|delivery| answer(&delivery.key)).collect();
+    (handled, new)
 }

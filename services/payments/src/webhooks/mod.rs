@@ -1,7 +1,7 @@
 //! The payment gateway's webhooks, on a listener of their own. Each is a hint ([`crate::hint`]); one that changes something
 //! is answered once that is committed, and the others once they are known to change nothing.
 
-mod event;
+pub(crate) mod event;
 mod signature;
 
 use std::collections::HashSet;

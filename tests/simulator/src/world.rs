@@ -1,0 +1,429 @@
+//! The simulated world: its time, its processes, its choices, and the loop that lets one task after the other go on.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use eventicket_contracts::Timestamp;
+use eventicket_mock_gateway::simulation::Gateway;
+use eventicket_orchestrator::sagas::Catalogue;
+use uuid::Uuid;
+
+use crate::chaos::{Chaos, Kind};
+use crate::choices::Choices;
+use crate::executor::{NEVER, On, Tasks, Wait};
+use crate::flaws::Flaw;
+use crate::invariants::{Knowledge, Violation};
+use crate::network::{Broker, Slot};
+use crate::orchestrator::Inputs;
+use crate::payments::Driven;
+use crate::scenario::Scenario;
+use crate::shop::Shop;
+use crate::store::{Name, Store};
+use crate::timeline::Timeline;
+
+/// When a run begins, ms.
+pub(crate) const BEGIN: i64 = 1_800_000_000_000;
+/// A heart that has not beaten for so long is dead, ms.
+pub(crate) const LAPSE: i64 = 2_000;
+/// Steps and time (ms) after which mishaps are over, and steps after which a run should long have ended.
+const STORM: u64 = 1_500;
+const STORM_TIME: i64 = 2 * 3_600_000;
+const MOST_STEPS: u64 = 12_000;
+/// No run lasts longer: all deadlines, retries and hands of operators fit in.
+const LONGEST: i64 = 60 * 24 * 3_600_000;
+
+pub(crate) type Sim = Rc<World>;
+
+/// A process of the platform, by its place in the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ProcessId(pub usize);
+
+/// A process.
+#[derive(Clone, Debug)]
+pub(crate) struct Process {
+    pub part: &'static str,
+    pub number: u32,
+    pub is_up: bool,
+    /// How far its clock is ahead, ms.
+    pub skew: i64,
+    /// The furthest that it ever was.
+    pub furthest: i64,
+    pub stalled_until: i64,
+    /// New at each start.
+    pub name: Name,
+    /// When its heart last beat, while it is down or stands still.
+    pub last_beat: i64,
+}
+
+/// How a run is made.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Each statement is a step of its own.
+    pub is_fine: bool,
+    /// Each commit and each publish is the end of a step.
+    pub has_edges: bool,
+    /// A story is told.
+    pub tells: bool,
+    pub flaw: Option<Flaw>,
+}
+
+pub(crate) struct World {
+    pub me: Weak<World>,
+    /// The charges that replicas of payments drive.
+    pub driven: RefCell<BTreeMap<ProcessId, Rc<Driven>>>,
+    pub settings: Settings,
+    pub tasks: Tasks,
+    pub store: RefCell<Store>,
+    pub broker: RefCell<Broker>,
+    pub gateway: RefCell<Gateway>,
+    pub processes: RefCell<Vec<Process>>,
+    pub replicas: RefCell<BTreeMap<ProcessId, Rc<Inputs>>>,
+    pub inboxes: RefCell<BTreeMap<String, Rc<Slot>>>,
+    pub chaos: RefCell<Chaos>,
+    pub knowledge: RefCell<Knowledge>,
+    pub violation: RefCell<Option<Violation>>,
+    pub story: RefCell<Timeline>,
+    pub catalogue: Arc<Catalogue>,
+    pub shop: Rc<Shop>,
+    pub scenario: Scenario,
+    pub commits: Cell<u64>,
+    pub steps: Cell<u64>,
+    /// Of what is committed, where a world is explored.
+    pub seen: Cell<u64>,
+    /// Whether the task that runs has read of it.
+    pub has_read: Cell<bool>,
+    choices: RefCell<Choices>,
+    now: Cell<i64>,
+    number: Cell<u64>,
+    /// Mishaps are over, and operators do what is left to them.
+    calm: Cell<bool>,
+}
+
+impl World {
+    /// A world before its first step.
+    pub fn new(settings: Settings, choices: Choices, shop: Rc<Shop>, scenario: Scenario, chaos: Chaos) -> Sim {
+        let gateway = Gateway::new(scenario.webhooks);
+        let catalogue = shop.catalogue.clone();
+        Rc::new_cyclic(|me| Self {
+            me: me.clone(),
+            driven: RefCell::default(),
+            story: RefCell::new(Timeline::new(settings.tells)),
+            settings,
+            tasks: Tasks::default(),
+            store: RefCell::default(),
+            broker: RefCell::default(),
+            gateway: RefCell::new(gateway),
+            processes: RefCell::default(),
+            replicas: RefCell::default(),
+            inboxes: RefCell::default(),
+            chaos: RefCell::new(chaos),
+            knowledge: RefCell::default(),
+            violation: RefCell::default(),
+            catalogue,
+            shop,
+            scenario,
+            commits: Cell::new(0),
+            steps: Cell::new(0),
+            seen: Cell::new(0),
+            has_read: Cell::new(false),
+            choices: RefCell::new(choices),
+            now: Cell::new(BEGIN),
+            number: Cell::new(0),
+            calm: Cell::new(false),
+        })
+    }
+
+    pub fn now(&self) -> i64 {
+        self.now.get()
+    }
+
+    pub fn is_calm(&self) -> bool {
+        self.calm.get()
+    }
+
+    pub fn choose(&self, of: u32) -> u32 {
+        self.choices.borrow_mut().choose(of)
+    }
+
+    /// Of so many that could go next, the first one in half of the cases.
+    pub fn choose_next(&self, of: usize) -> usize {
+        if of <= 1 {
+            return 0;
+        }
+        if !self.settings.is_fine {
+            return self.choose(u32::try_from(of).unwrap_or(u32::MAX)) as usize;
+        }
+        let drawn = self.choose(u32::try_from(2 * of).unwrap_or(u32::MAX)) as usize;
+        drawn.saturating_sub(of - 1) % of
+    }
+
+    pub fn made(&self) -> Vec<crate::choices::Made> {
+        self.choices.borrow().made().to_vec()
+    }
+
+    /// How many decisions were made.
+    pub fn decisions(&self) -> usize {
+        self.choices.borrow().made().len()
+    }
+
+    pub fn fresh_number(&self) -> u64 {
+        self.number.set(self.number.get() + 1);
+        self.number.get()
+    }
+
+    /// An id of version 7 that tells the time and is the same in each repetition of the run.
+    pub fn fresh_id(&self) -> Uuid {
+        let number = self.fresh_number();
+        let mut random = [0_u8; 10];
+        random[2..].copy_from_slice(&number.to_be_bytes());
+        uuid::Builder::from_unix_timestamp_millis(u64::try_from(self.now()).unwrap_or(0), &random).into_uuid()
+    }
+
+    /// The time by a process's clock.
+    pub fn clock(&self, process: ProcessId) -> Timestamp {
+        Timestamp(self.now() + self.processes.borrow()[process.0].skew)
+    }
+
+    /// When it is a certain time by a process's clock.
+    pub fn when(&self, process: ProcessId, clock: i64) -> i64 {
+        if clock == NEVER { NEVER } else { clock.saturating_sub(self.processes.borrow()[process.0].skew) }
+    }
+
+    pub fn name(&self, process: ProcessId) -> Name {
+        self.processes.borrow()[process.0].name
+    }
+
+    pub fn has_flaw(&self, flaw: Flaw) -> bool {
+        self.settings.flaw == Some(flaw)
+    }
+
+    /// Adds a process and starts it.
+    pub fn add_process(self: &Rc<Self>, part: &'static str, number: u32) {
+        let id = ProcessId(self.processes.borrow().len());
+        let process =
+            Process { part, number, is_up: true, skew: 0, furthest: 0, stalled_until: 0, name: 0, last_beat: 0 };
+        self.processes.borrow_mut().push(process);
+        self.start(id);
+    }
+
+    fn start(self: &Rc<Self>, id: ProcessId) {
+        let name = self.fresh_number();
+        let part = {
+            let mut processes = self.processes.borrow_mut();
+            let process = &mut processes[id.0];
+            (process.is_up, process.name) = (true, name);
+            process.part
+        };
+        match part {
+            "orchestrator" => crate::orchestrator::start(self, id),
+            "bookings" => crate::bookings::start(self, id),
+            "payments" => crate::payments::start(self, id),
+            "notifications" => crate::notifications::start(self, id),
+            _ => crate::gateway::start(self, id),
+        }
+    }
+
+    /// A process ends where it stands, and starts again after a pause.
+    pub fn crash(&self, id: ProcessId, pause: i64) {
+        {
+            let mut processes = self.processes.borrow_mut();
+            let process = &mut processes[id.0];
+            if !process.is_up {
+                return;
+            }
+            if process.stalled_until <= self.now() {
+                process.last_beat = self.now();
+            }
+            (process.is_up, process.stalled_until) = (false, self.now() + pause);
+        }
+        self.knowledge.borrow_mut().gone(self.name(id), self.processes.borrow()[id.0].last_beat);
+        self.replicas.borrow_mut().remove(&id);
+        self.tasks.end(Some(id));
+        if self.processes.borrow()[id.0].part == "gateway" {
+            self.gateway.borrow_mut().forget_keys(self.has_flaw(Flaw::GatewayForgets));
+        }
+    }
+
+    /// A process stands still for a while.
+    pub fn stall(&self, id: ProcessId, pause: i64) {
+        let mut processes = self.processes.borrow_mut();
+        let process = &mut processes[id.0];
+        if process.is_up {
+            if process.stalled_until <= self.now() {
+                process.last_beat = self.now();
+            }
+            process.stalled_until = process.stalled_until.max(self.now() + pause);
+        }
+    }
+
+    pub fn jump(&self, id: ProcessId, by: i64) {
+        let process = &mut self.processes.borrow_mut()[id.0];
+        process.skew += by;
+        process.furthest = process.furthest.max(process.skew);
+    }
+
+    fn runs(&self, id: ProcessId) -> bool {
+        let process = &self.processes.borrow()[id.0];
+        process.is_up && process.stalled_until <= self.now()
+    }
+
+    /// The processes of a part that run.
+    pub fn living(&self, part: &str) -> Vec<ProcessId> {
+        let count = self.processes.borrow().len();
+        let of_part = |id: &ProcessId| self.processes.borrow()[id.0].part == part;
+        (0..count).map(ProcessId).filter(|id| of_part(id) && self.runs(*id)).collect()
+    }
+
+    /// How long the heart of a replica of this name has not beaten.
+    pub fn silence(&self, name: Name) -> i64 {
+        let processes = self.processes.borrow();
+        let here = processes.iter().find(|p| p.name == name);
+        match here {
+            Some(p) if p.is_up && p.stalled_until <= self.now() => 0,
+            Some(p) => self.now() - p.last_beat,
+            None => self.knowledge.borrow().silence(name, self.now()),
+        }
+    }
+
+    fn is_ready(&self, process: Option<ProcessId>, wait: &Wait) -> bool {
+        if process.is_some_and(|id| !self.runs(id)) {
+            return false;
+        }
+        wait.until <= self.now() || self.time_of(wait) <= self.now()
+    }
+
+    /// When what is waited for is there, as far as is known now.
+    fn time_of(&self, wait: &Wait) -> i64 {
+        let flagged = |is: bool| if is { 0 } else { NEVER };
+        match &wait.on {
+            On::Nothing => wait.until,
+            On::Flag(flag) => flagged(flag.get()),
+            On::Lock(lock) => flagged(self.store.borrow().is_free(lock)),
+            On::Mail(stream) => self.broker.borrow().next_mail(*stream),
+            On::Inputs(wake) if wake.get() => 0,
+            On::Inputs(_) => self.broker.borrow().next_mail(crate::network::Stream::Replies),
+            On::Check(check) => flagged((check.0)(self)),
+            On::Orphans(me) => self.next_orphans(*me),
+            On::Sweep(me) => self.next_sweep(*me),
+            On::TakeOver(me) => self.next_take_over(*me),
+            On::Starts => flagged(self.store.borrow().tables.starts.values().any(|(_, done)| !done)),
+            On::Watches(me) => self.next_watch(*me),
+            On::Duty => self.next_duty(),
+            On::Settlements => self.gateway.borrow().next_due().unwrap_or(NEVER),
+        }
+    }
+
+    /// When a waiting task can go on at the earliest.
+    fn next_of(&self, process: Option<ProcessId>, wait: &Wait) -> i64 {
+        let time = wait.until.min(self.time_of(wait));
+        match process {
+            Some(id) if time < NEVER => time.max(self.processes.borrow()[id.0].stalled_until),
+            _ => time,
+        }
+    }
+
+    /// Restarts what is down, and ends what stands still.
+    fn look_after_processes(self: &Rc<Self>) {
+        let now = self.now();
+        let count = self.processes.borrow().len();
+        for at in 0..count {
+            let (is_up, until) = {
+                let process = &self.processes.borrow()[at];
+                (process.is_up, process.stalled_until)
+            };
+            if !is_up && until <= now {
+                self.tell(Some(ProcessId(at)), || "starts again".to_owned());
+                self.start(ProcessId(at));
+            } else if until > now {
+                self.store.borrow_mut().end_idle(ProcessId(at), now);
+            }
+        }
+    }
+
+    fn next_restart(&self) -> i64 {
+        let processes = self.processes.borrow();
+        processes.iter().filter(|p| !p.is_up).map(|p| p.stalled_until).min().unwrap_or(NEVER)
+    }
+
+    /// The next time at which something can go on.
+    fn next_time(&self) -> i64 {
+        let tasks = self.tasks.next_time(|process, wait| self.next_of(process, wait));
+        tasks.min(self.next_restart())
+    }
+
+    /// Lets the world go on until nothing is left to do. `look` sees it before each choice among steps, and may end it.
+    pub fn run(self: &Rc<Self>, mut look: impl FnMut(&Sim) -> bool) {
+        let mut ready = Vec::new();
+        for step in 0_u64.. {
+            self.steps.set(step);
+            if step >= STORM || self.now() > BEGIN + STORM_TIME {
+                self.calm_down();
+            }
+            if self.violation.borrow().is_some() {
+                break;
+            }
+            if !look(self) {
+                return self.tasks.end(None);
+            }
+            if step > MOST_STEPS || self.now() > BEGIN + LONGEST {
+                self.never_ends();
+                break;
+            }
+            self.look_after_processes();
+            self.mishap();
+            self.tasks.ready(&mut ready, |process, wait| self.is_ready(process, wait));
+            if ready.is_empty() || self.befalls(Kind::Pass) {
+                let next = self.next_time();
+                if next < NEVER && next > self.now() {
+                    self.now.set(next);
+                    continue;
+                }
+                if ready.is_empty() {
+                    if self.is_calm() {
+                        break;
+                    }
+                    self.calm_down();
+                    continue;
+                }
+            }
+            let next = ready[self.choose_next(ready.len())];
+            self.has_read.set(false);
+            let seen = || if self.has_read.get() { self.seen.get() } else { 0 };
+            if let Err(said) = crate::panics::caught(|| self.tasks.run(next, seen)) {
+                self.violate("nothing panics", said);
+            }
+        }
+        if self.violation.borrow().is_none() {
+            self.check_the_end();
+        }
+        self.tasks.end(None);
+    }
+
+    /// Mishaps are over. Clocks are set right, too: a start whose asker has given up by the orchestrator's clock is dropped,
+    /// however often it is asked for.
+    fn calm_down(&self) {
+        if !self.calm.replace(true) {
+            self.chaos.replace(Chaos::NONE);
+            self.processes.borrow_mut().iter_mut().for_each(|process| process.skew = 0);
+        }
+    }
+
+    fn never_ends(&self) {
+        let waiting = self.tasks.shown().into_iter().map(|(_, name, wait, _)| format!("{name}: {wait}"));
+        let sagas = self.unfinished();
+        self.violate("every saga ends", format!("{sagas}; {}", waiting.collect::<Vec<_>>().join("; ")));
+    }
+
+    /// Tells something of the story.
+    pub fn tell(&self, who: Option<ProcessId>, what: impl FnOnce() -> String) {
+        if self.settings.tells {
+            let name = who.map_or_else(String::new, |id| {
+                let process = &self.processes.borrow()[id.0];
+                format!("{} {}", process.part, process.number)
+            });
+            self.story.borrow_mut().add(self.now() - BEGIN, name, what());
+        }
+    }
+}

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::Nats;
-use crate::publish::{Outgoing, PublishError, bytes_of, envelopes};
+use crate::publish::{Outgoing, PublishError, bytes_of, envelopes, written};
 use crate::topology::{StreamLimits, StreamMark, ensure_stream};
 
 /// Rows published together.
@@ -78,7 +78,7 @@ impl Rows {
         }
         let mut rows = Self::default();
         for ((aggregate, what), events) in by_subject {
-            for payload in envelopes(events) {
+            for payload in envelopes(events, written) {
                 rows.ids.push(Uuid::now_v7());
                 rows.subjects.push(subjects::event(aggregate, what));
                 rows.payloads.push(String::from_utf8_lossy(&payload).into_owned());

@@ -88,21 +88,26 @@ pub fn command_headers(reply: &str, trace: Option<&str>) -> HeaderMap {
     headers
 }
 
-/// Envelopes of at most [`MAX_ITEMS`] and [`MAX_BYTES`] of what is serialised already, as JSON.
-pub(crate) fn envelopes(items: impl IntoIterator<Item = Vec<u8>>) -> Vec<Bytes> {
+/// Envelopes of at most [`MAX_ITEMS`] and [`MAX_BYTES`], as JSON; `write` appends an item as JSON.
+pub(crate) fn envelopes<T>(items: impl IntoIterator<Item = T>, write: impl Fn(&T, &mut Vec<u8>)) -> Vec<Bytes> {
     let head = format!(r#"{{"v":{VERSION},"items":["#).into_bytes();
     let mut out = Vec::new();
     let (mut body, mut count) = (head.clone(), 0);
     for item in items {
-        if count > 0 && (count >= MAX_ITEMS || body.len() + item.len() > MAX_BYTES) {
-            body.extend_from_slice(b"]}");
-            out.push(Bytes::from(std::mem::replace(&mut body, head.clone())));
-            count = 0;
-        }
+        let end = body.len();
         if count > 0 {
             body.push(b',');
         }
-        body.extend_from_slice(&item);
+        let begin = body.len();
+        write(&item, &mut body);
+        if count > 0 && (count >= MAX_ITEMS || body.len() > MAX_BYTES) {
+            let item = body.split_off(begin);
+            body.truncate(end);
+            body.extend_from_slice(b"]}");
+            out.push(Bytes::from(std::mem::replace(&mut body, head.clone())));
+            body.extend_from_slice(&item);
+            count = 0;
+        }
         count += 1;
     }
     if count > 0 {
@@ -110,6 +115,11 @@ pub(crate) fn envelopes(items: impl IntoIterator<Item = Vec<u8>>) -> Vec<Bytes> 
         out.push(Bytes::from(body));
     }
     out
+}
+
+/// Items that are JSON already.
+pub(crate) fn written(item: &Vec<u8>, body: &mut Vec<u8>) {
+    body.extend_from_slice(item);
 }
 
 /// Replies packed by subject.
@@ -120,7 +130,7 @@ pub(crate) fn reply_messages(replies: Vec<(String, Reply)>) -> Vec<Outgoing> {
     }
     let mut messages = Vec::new();
     for (subject, replies) in by_subject {
-        for payload in envelopes(replies.iter().map(bytes_of)) {
+        for payload in envelopes(replies, write) {
             let mut headers = HeaderMap::new();
             headers.insert(subjects::HEADER_SCHEMA, VERSION.to_string());
             let id = uuid::Uuid::new_v4().to_string();
@@ -131,8 +141,18 @@ pub(crate) fn reply_messages(replies: Vec<(String, Reply)>) -> Vec<Outgoing> {
 }
 
 pub(crate) fn bytes_of(value: &impl Serialize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(512);
+    write(value, &mut bytes);
+    bytes
+}
+
+fn write(value: &impl Serialize, bytes: &mut Vec<u8>) {
+    let begin = bytes.len();
     // Fails only on a map whose keys are no strings, which no contract has.
-    serde_json::to_vec(value).unwrap_or_else(|_| b"null".to_vec())
+    if serde_json::to_writer(&mut *bytes, value).is_err() {
+        bytes.truncate(begin);
+        bytes.extend_from_slice(b"null");
+    }
 }
 
 /// An envelope of one item, as JSON.
@@ -148,14 +168,14 @@ mod tests {
     #[test]
     fn envelopes_are_bounded_in_count_and_bytes_and_lose_nothing() {
         let small: Vec<Vec<u8>> = (0..MAX_ITEMS * 2 + 1).map(|n| n.to_string().into_bytes()).collect();
-        let packed = envelopes(small);
+        let packed = envelopes(small, written);
         let sizes: Vec<usize> = packed.iter().map(|p| items(p).len()).collect();
         assert_eq!(sizes, [MAX_ITEMS, MAX_ITEMS, 1]);
         assert_eq!(items(&packed[2])[0], Value::from(MAX_ITEMS * 2));
 
         let large: Vec<Vec<u8>> = (0..3).map(|_| format!("\"{}\"", "x".repeat(MAX_BYTES / 2)).into_bytes()).collect();
-        assert_eq!(envelopes(large).len(), 3, "two of them do not fit together");
-        assert!(envelopes([]).is_empty());
+        assert_eq!(envelopes(large, written).len(), 3, "two of them do not fit together");
+        assert!(envelopes([], written).is_empty());
     }
 
     fn items(payload: &Bytes) -> Vec<Value> {

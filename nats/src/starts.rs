@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::pace::Pace;
-use crate::publish::{bytes_of, envelopes};
+use crate::publish::{bytes_of, envelopes, written};
 use crate::{Nats, QueryFailure};
 
 /// Starts that may wait for the next message; beyond them the asker waits.
@@ -137,7 +137,7 @@ async fn send(
             let (ids, starts): (Vec<SagaId>, Vec<Vec<u8>>) = std::mem::replace(&mut ready, rest).into_iter().unzip();
             message += 1;
             waiting.left(&ids, message);
-            for payload in envelopes(starts) {
+            for payload in envelopes(starts, written) {
                 let reply = format!("{inbox}.{message}");
                 let sent = nats.publisher().publish_with_reply(subjects::START, reply, payload).await;
                 if sent.is_err() {

@@ -44,7 +44,7 @@ fn pack(commands: Vec<Outgoing>) -> Vec<(String, Vec<Outgoing>)> {
         let mut envelope: Vec<Outgoing> = Vec::new();
         let mut bytes = 0;
         for c in commands {
-            let size = c.item.body.get().len() + 256;
+            let size = size(&c);
             if !envelope.is_empty() && (envelope.len() >= MAX_ITEMS || bytes + size > MAX_BYTES) {
                 packed.push((subject.clone(), std::mem::take(&mut envelope)));
                 bytes = 0;
@@ -57,9 +57,16 @@ fn pack(commands: Vec<Outgoing>) -> Vec<(String, Vec<Outgoing>)> {
     packed
 }
 
+/// About how many bytes it takes.
+fn size(command: &Outgoing) -> usize {
+    command.item.body.get().len() + 256
+}
+
 fn compose((subject, commands): (String, Vec<Outgoing>)) -> (Published, Vec<Outgoing>) {
     let items: Vec<&Item> = commands.iter().map(|c| &c.item).collect();
-    let payload = serde_json::to_vec(&Envelope::new(items)).unwrap_or_default();
+    let mut payload = Vec::with_capacity(commands.iter().map(size).sum());
+    // Fails only on a map whose keys are no strings, which no item has.
+    let _ = serde_json::to_writer(&mut payload, &Envelope::new(items));
     let trace = commands.first().and_then(|c| c.item.trace.as_deref());
     let headers = command_headers(&subjects::reply(0), trace);
     (Published { subject, id: uuid::Uuid::new_v4().to_string(), headers, payload: payload.into() }, commands)

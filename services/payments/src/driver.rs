@@ -93,8 +93,7 @@ impl Driver {
     /// Drives a row on from its committed state; one whose next call is not due yet waits for it.
     pub fn take(&self, charge: Charge) {
         let mut rows = self.0.rows();
-        let known = rows.driven.contains_key(&charge.key) || rows.rest.holds(&charge.key);
-        if decide::is_slow(&charge) && !known && !self.0.stop.is_cancelled() {
+        if decide::is_slow(&charge) && !rows.know(&charge.key) && !self.0.stop.is_cancelled() {
             rows.rest.put(charge, Pace::default());
             return;
         }
@@ -135,8 +134,9 @@ impl Driver {
     /// finishes the calls in flight. Dropped, it drops all drives.
     pub async fn run(self, store: Store, shutdown: CancellationToken) {
         let _kill = self.0.kill.clone().drop_guard();
+        let mut unsure = false;
         while !shutdown.is_cancelled() {
-            if let Err(error) = self.look(&store).await {
+            if let Err(error) = self.look(&store, &mut unsure).await {
                 tracing::warn!(%error, "the table of replicas cannot be reached");
             }
             self.waken();
@@ -150,8 +150,14 @@ impl Driver {
         }
     }
 
-    async fn look(&self, store: &Store) -> Result<(), sqlx::Error> {
+    /// `unsure`: rows may have been taken over without our knowledge, by a commit whose answer was lost.
+    async fn look(&self, store: &Store, unsure: &mut bool) -> Result<(), sqlx::Error> {
         store.beat().await?;
+        if *unsure {
+            let own = store.own().await?;
+            own.into_iter().filter(|row| !self.0.rows().know(&row.key)).for_each(|row| self.take(row));
+        }
+        *unsure = true;
         while let Some(rows) = store.take_over(LAPSE_SECONDS).await? {
             if !rows.is_empty() {
                 tracing::info!(charges = rows.len(), "charges of a replica that ended are driven on");
@@ -159,6 +165,7 @@ impl Driver {
             rows.into_iter().for_each(|row| self.take(row));
             store.beat().await?;
         }
+        *unsure = false;
         Ok(())
     }
 
@@ -192,6 +199,11 @@ impl Drop for Entry<'_> {
 }
 
 impl Rows {
+    /// Whether the row is driven or rests here.
+    fn know(&self, key: &Key) -> bool {
+        self.driven.contains_key(key) || self.rest.holds(key)
+    }
+
     /// Whether it was this drive that had the row.
     fn forget(&mut self, key: &Key, drive: &Arc<Drive>) -> bool {
         let mine = self.driven.get(key).is_some_and(|known| Arc::ptr_eq(known, drive));

@@ -186,8 +186,15 @@ async fn transaction(
 async fn take_over(sim: Sim, me: ProcessId) {
     loop {
         sim.pause(Wait::on(On::TakeOver(me))).await;
-        if take_over_some(&sim, me).await.is_err() {
+        while take_over_some(&sim, me).await.is_err() {
             sim.sleep(BEAT).await;
+            // The commit may have been made, and its answer lost.
+            let rows: Vec<Row> = {
+                let store = sim.store.borrow();
+                let own = store.tables.charges.values().filter(|charge| charge.owner == sim.name(me));
+                own.filter(|charge| charge.row.state().is_due()).map(|charge| charge.row.clone()).collect()
+            };
+            rows.into_iter().for_each(|row| sim.drive(me, row, false));
         }
     }
 }

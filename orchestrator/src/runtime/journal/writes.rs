@@ -4,10 +4,11 @@ use std::collections::HashSet;
 
 use eventicket_contracts::SagaId;
 use eventicket_planted::Fault;
-use eventicket_saga::{Entry, Saga};
-use sqlx::postgres::PgArguments;
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgTypeInfo};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row as _};
+use sqlx::{AssertSqlSafe, Encode, PgConnection, Postgres, Row as _, Type};
 use uuid::Uuid;
 
 use crate::runtime::row::Row;
@@ -117,8 +118,7 @@ struct Columns<'a> {
     attention: Vec<bool>,
     states: Vec<&'static str>,
     steps: Vec<Option<&'a str>>,
-    bodies: Vec<String>,
-    histories: Vec<String>,
+    rows: Vec<&'a Row>,
 }
 
 impl<'a> Columns<'a> {
@@ -131,8 +131,7 @@ impl<'a> Columns<'a> {
             c.attention.push(!row.saga.attention.is_empty());
             c.states.push(shown.state);
             c.steps.push(shown.step);
-            c.bodies.push(json(&row.saga));
-            c.histories.push(lines(&row.news));
+            c.rows.push(*row);
         }
         c
     }
@@ -145,24 +144,53 @@ impl<'a> Columns<'a> {
             .bind(self.attention)
             .bind(self.states)
             .bind(self.steps)
-            .bind(self.bodies)
-            .bind(self.histories)
+            .bind(Texts { rows: self.rows.clone(), write: body })
+            .bind(Texts { rows: self.rows, write: news })
     }
 }
 
-/// A saga as JSON, written into a buffer that most fit into.
-fn json(saga: &Saga) -> String {
-    let mut text = Vec::with_capacity(1_536);
-    let written = serde_json::to_writer(&mut text, saga);
-    written.ok().and_then(|()| String::from_utf8(text).ok()).unwrap_or_default()
+/// An array of texts that are written where they travel, without a string for each.
+struct Texts<'a> {
+    rows: Vec<&'a Row>,
+    write: fn(&Row, &mut Vec<u8>) -> serde_json::Result<()>,
 }
 
-fn lines(entries: &[Entry]) -> String {
-    let mut text = Vec::with_capacity(entries.len() * 96);
-    for entry in entries {
-        // Fails only on a map whose keys are no strings, which an entry has not.
-        let _ = serde_json::to_writer(&mut text, entry);
-        text.push(b'\n');
+impl Type<Postgres> for Texts<'_> {
+    fn type_info() -> PgTypeInfo {
+        <[&str] as Type<Postgres>>::type_info()
     }
-    String::from_utf8(text).unwrap_or_default()
+}
+
+impl Encode<'_, Postgres> for Texts<'_> {
+    fn encode_by_ref(&self, out: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        const DIMENSIONS: i32 = 1;
+        const HAS_NULLS: i32 = 0;
+        /// Of the type `text`.
+        const OID: i32 = 25;
+        const FIRST: i32 = 1;
+        let number = i32::try_from(self.rows.len())?;
+        [DIMENSIONS, HAS_NULLS, OID, number, FIRST].iter().for_each(|n| out.extend_from_slice(&n.to_be_bytes()));
+        for row in &self.rows {
+            let begin = out.len();
+            out.extend_from_slice(&[0; 4]);
+            (self.write)(row, out)?;
+            let length = i32::try_from(out.len() - begin - 4)?;
+            out[begin..begin + 4].copy_from_slice(&length.to_be_bytes());
+        }
+        Ok(IsNull::No)
+    }
+}
+
+/// The saga as JSON.
+fn body(row: &Row, out: &mut Vec<u8>) -> serde_json::Result<()> {
+    serde_json::to_writer(out, &row.saga)
+}
+
+/// What is new in its history, an entry a line.
+fn news(row: &Row, out: &mut Vec<u8>) -> serde_json::Result<()> {
+    for entry in &row.news {
+        serde_json::to_writer(&mut *out, entry)?;
+        out.push(b'\n');
+    }
+    Ok(())
 }

@@ -81,10 +81,9 @@ impl Store {
         .fetch_optional(&mut *tx)
         .await?;
         let Some(dead) = dead else { return Ok(None) };
-        let due: Vec<&str> = State::ALL.into_iter().filter(|state| state.is_due()).map(State::name).collect();
         let rows = sqlx::query("SELECT saga, step, round FROM charges WHERE owner = $1 AND state = ANY($2) LIMIT $3")
             .bind(dead)
-            .bind(&due)
+            .bind(due())
             .bind(TAKEN_AT_ONCE)
             .fetch_all(&mut *tx)
             .await?;
@@ -107,12 +106,19 @@ impl Store {
         .bind(columns.rounds)
         .bind(self.me)
         .bind(dead)
-        .bind(&due)
+        .bind(due())
         .fetch_all(&mut *tx)
         .await?;
         let taken = taken.iter().map(|row| Ok(found(row)?.charge)).collect::<Result<Vec<_>, sqlx::Error>>()?;
         tx.commit().await?;
         Ok(Some(taken))
+    }
+
+    /// All rows of this replica with work to do.
+    pub async fn own(&self) -> Result<Vec<Charge>, sqlx::Error> {
+        let own = "SELECT * FROM charges WHERE owner = $1 AND state = ANY($2)";
+        let rows = sqlx::query(own).bind(self.me).bind(due()).fetch_all(&self.pool).await?;
+        rows.iter().map(|row| Ok(found(row)?.charge)).collect()
     }
 
     /// The rows of these rounds as they are now, with whether this replica drives them.
@@ -139,6 +145,11 @@ impl Store {
         };
         rows.iter().filter_map(|row| payment(row).transpose()).collect()
     }
+}
+
+/// The states in which there is work to do.
+fn due() -> Vec<&'static str> {
+    State::ALL.into_iter().filter(|state| state.is_due()).map(State::name).collect()
 }
 
 /// A round as the audit reads it.

@@ -16,13 +16,16 @@ use uuid::Uuid;
 use super::intake::Work;
 use super::journal::{self, Beat};
 
-/// Time between two beats.
-const BEAT: Duration = Duration::from_millis(500);
+/// Time between two beats, each of which also reads the others' counts: what was answered to another replica meanwhile
+/// counts as in flight here.
+const BEAT: Duration = Duration::from_millis(200);
+/// Time between two looks at dead replicas and at the streams.
+const LOOK: Duration = Duration::from_millis(500);
 /// A replica whose heart has not beaten for so long is dead.
 const LAPSE: Duration = Duration::from_secs(2);
 /// Sagas that are adopted or sent again in one page.
 const PAGE: i64 = 500;
-/// Beats between two looks for sagas whose dispatcher nobody knows.
+/// Looks between two for sagas whose dispatcher nobody knows.
 const SWEEP_EVERY: u32 = 20;
 
 /// Commands in flight by service, over all replicas.
@@ -93,7 +96,7 @@ impl Watch {
         let _beating = AbortOnDrop(tokio::spawn(heart.run(shutdown.clone())));
         let mut streams = HashMap::new();
         let mut looks = 0_u32;
-        let mut tick = tokio::time::interval(BEAT);
+        let mut tick = tokio::time::interval(LOOK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! { _ = tick.tick() => {}, () = shutdown.cancelled() => return }

@@ -67,7 +67,7 @@ impl Passage {
     async fn pass(&self, mut client: TcpStream) -> std::io::Result<()> {
         let mut server = TcpStream::connect(self.server).await?;
         let (mut up, mut down) = (vec![0; 1 << 16], vec![0; 1 << 16]);
-        let (mut held, mut publishes) = (self.held.subscribe(), false);
+        let (mut held, mut publishes, mut turn) = (self.held.subscribe(), false, None);
         loop {
             let open = !(publishes && *held.borrow_and_update());
             tokio::select! {
@@ -75,7 +75,7 @@ impl Passage {
                 read = client.read(&mut up) => {
                     let sent = &up[..read?];
                     publishes |= contains(sent, b"-out\"");
-                    let cut = self.cut(sent);
+                    let cut = self.cut(sent, &mut turn);
                     if sent.is_empty() || cut == Some(Cut::Before) {
                         return Ok(());
                     }
@@ -96,13 +96,29 @@ impl Passage {
         }
     }
 
-    fn cut(&self, sent: &[u8]) -> Option<Cut> {
-        // A commit is a simple query of its own.
-        let cut = contains(sent, b"COMMIT\0").then(|| (self.plan)(self.commits.fetch_add(1, Ordering::SeqCst)));
-        let cut = cut.flatten();
+    /// `turn` is the name under which the session has prepared the statement of a turn.
+    fn cut(&self, sent: &[u8], turn: &mut Option<Vec<u8>>) -> Option<Cut> {
+        let prepared = prepared(sent, TURN);
+        // A turn is one statement and its own transaction; any other commit is a simple query of its own.
+        let is_turn = prepared.is_none() && turn.as_ref().is_some_and(|name| contains(sent, name));
+        *turn = prepared.or_else(|| turn.take());
+        let commits = is_turn || contains(sent, b"COMMIT\0");
+        let cut = commits.then(|| (self.plan)(self.commits.fetch_add(1, Ordering::SeqCst))).flatten();
         self.cuts.lock().unwrap().extend(cut);
         cut
     }
+}
+
+/// What only the statement of a turn says.
+const TURN: &[u8] = b"counted AS (UPDATE replicas";
+
+/// The name, with the zero behind it, of a statement with this text that is being prepared.
+fn prepared(sent: &[u8], text: &[u8]) -> Option<Vec<u8>> {
+    const NAME: &[u8] = b"sqlx_s_";
+    let text = sent.windows(text.len()).position(|window| window == text)?;
+    let name = sent[..text].windows(NAME.len()).rposition(|window| window == NAME)?;
+    let end = sent[name..].iter().position(|byte| *byte == 0)?;
+    Some(sent[name..=name + end].to_vec())
 }
 
 fn contains(text: &[u8], what: &[u8]) -> bool {

@@ -118,8 +118,8 @@ pub(crate) fn envelopes<T>(items: impl IntoIterator<Item = T>, write: impl Fn(&T
 }
 
 /// Items that are JSON already.
-pub(crate) fn written(item: &Vec<u8>, body: &mut Vec<u8>) {
-    body.extend_from_slice(item);
+pub(crate) fn written(item: &impl AsRef<[u8]>, body: &mut Vec<u8>) {
+    body.extend_from_slice(item.as_ref());
 }
 
 /// Replies packed by subject.
@@ -175,7 +175,7 @@ mod tests {
 
         let large: Vec<Vec<u8>> = (0..3).map(|_| format!("\"{}\"", "x".repeat(MAX_BYTES / 2)).into_bytes()).collect();
         assert_eq!(envelopes(large, written).len(), 3, "two of them do not fit together");
-        assert!(envelopes([], written).is_empty());
+        assert!(envelopes(Vec::<Vec<u8>>::new(), written).is_empty());
     }
 
     fn items(payload: &Bytes) -> Vec<Value> {

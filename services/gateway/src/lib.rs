@@ -24,6 +24,7 @@ mod paging;
 mod prefer;
 mod router;
 mod status;
+mod throttle;
 mod trace;
 mod v1;
 

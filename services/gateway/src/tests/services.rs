@@ -1,4 +1,5 @@
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::*;
@@ -212,6 +213,28 @@ async fn what_is_not_admitted_or_refused_is_told() {
     let silent = platform.gateway.send(post("/v1/bookings", &token, &[KEY], &order())).await;
     silent.is_problem(503, "outcome-unknown");
     assert_eq!(silent.header("retry-after"), "1");
+}
+
+#[tokio::test]
+async fn in_a_rush_most_are_refused_at_the_door() {
+    let platform = Platform::start().await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    platform
+        .answer_starts(move |_: StartSaga| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Some(StartAnswer::Busy { retry_after_ms: 500 })
+        })
+        .await;
+    let requests = (0..500).map(async |_| {
+        let (_, token) = platform.customer();
+        platform.gateway.send(post("/v1/bookings", &token, &[KEY], &order())).await
+    });
+    for refused in futures::future::join_all(requests).await {
+        refused.is_problem(429, "busy");
+        assert_eq!(refused.header("retry-after"), "1");
+    }
+    assert!((50..300).contains(&asked.load(Ordering::Relaxed)), "{asked:?}");
 }
 
 #[tokio::test]

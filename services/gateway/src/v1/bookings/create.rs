@@ -27,6 +27,7 @@ use crate::extract::KeyedBody;
 use crate::idempotency;
 use crate::prefer::Wait;
 use crate::status::Waiter;
+use crate::throttle::Pass;
 use crate::trace::Trace;
 
 /// Most ticket types of one booking.
@@ -135,7 +136,8 @@ fn seats_error(field: &str, quantity: u32, seats: &[String]) -> Option<FieldErro
 /// Answered once the booking is stored: from then on it ends in one way or another, whatever breaks. With
 /// `Prefer: wait=N` the answer waits up to N seconds for any status but `pending`; otherwise poll `Location`, or follow
 /// its `/stream`. A repeat with the same `Idempotency-Key` and body finds the first booking, marked by
-/// `Idempotent-Replayed: true`. After 503 `outcome-unknown`, repeat with the same key.
+/// `Idempotent-Replayed: true`. After 503 `outcome-unknown`, repeat with the same key. A 429 says nothing of an earlier
+/// request with the same key.
 #[utoipa::path(
     post, path = "/v1/bookings", tag = "bookings", operation_id = "create_booking",
     params(
@@ -168,6 +170,7 @@ pub async fn create(
     caller: Caller,
     wait: Wait,
     trace: Trace,
+    pass: Pass,
     body: KeyedBody<NewBooking>,
 ) -> Result<Response, Problem> {
     body.value.check()?;
@@ -189,12 +192,16 @@ pub async fn create(
     let (known, created) = match app.backend.start(&start).await? {
         StartAnswer::Started { created, view, .. } => (view, created),
         StartAnswer::KeyReused => return Err(backend::key_reused()),
-        StartAnswer::Busy { retry_after_ms } => return Err(backend::busy(Some(Duration::from_millis(retry_after_ms)))),
+        StartAnswer::Busy { retry_after_ms } => {
+            pass.was_refused();
+            return Err(backend::busy(Some(Duration::from_millis(retry_after_ms))));
+        }
         StartAnswer::Refused { code, message } => {
             let title = "This cannot be booked";
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, &code, title).with_detail(message));
         }
     };
+    drop(pass);
     let (id, booking) = match waiting {
         Some((patience, waiter)) if created => (start.id, told(&app, start.id, &input, waiter, patience).await?),
         waiting => {

@@ -1,0 +1,142 @@
+//! Adaptive throttling of what the orchestrator refuses for want of room: it is asked only for somewhat more than it lately
+//! admitted, and the rest is refused at the door, where a refusal costs a tenth. After "Handling Overload" in Google's
+//! *Site Reliability Engineering*, chapter 21, with sums that fade instead of a window that slides.
+//!
+//! The door need not know how much room there is, and each replica of the gateway finds its own share.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use eventicket_kit::Problem;
+use tokio::time::Instant;
+
+use crate::app::Shared;
+use crate::backend;
+
+/// How many are let through for each one that was admitted: the excess finds out that there is more room again.
+const EXCESS: f64 = 1.25;
+/// Requests that are let through in [`MEMORY`] whatever happened.
+const FLOOR: f64 = 50.0;
+/// What happened this long ago counts 1/e.
+const MEMORY: Duration = Duration::from_millis(400);
+
+/// How much was asked for lately, and how much of it was admitted.
+pub struct Throttle(Mutex<Lately>);
+
+struct Lately {
+    at: Instant,
+    asked: f64,
+    admitted: f64,
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self(Mutex::new(Lately { at: Instant::now(), asked: 0.0, admitted: 0.0 }))
+    }
+}
+
+impl Throttle {
+    /// Whether a request may go on; `luck` is uniform in 0..1. One that does ends with [`Throttle::admitted`], unless it is
+    /// refused for want of room.
+    fn lets_through(&self, luck: f64) -> bool {
+        let mut lately = self.lately();
+        lately.asked += 1.0;
+        let beyond = lately.asked - FLOOR - EXCESS * lately.admitted;
+        luck * lately.asked >= beyond
+    }
+
+    fn admitted(&self) {
+        self.lately().admitted += 1.0;
+    }
+
+    /// As of now.
+    fn lately(&self) -> MutexGuard<'_, Lately> {
+        let mut lately = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let left = (-now.duration_since(lately.at).as_secs_f64() / MEMORY.as_secs_f64()).exp();
+        lately.at = now;
+        lately.asked *= left;
+        lately.admitted *= left;
+        lately
+    }
+}
+
+/// A new booking that was let through; one that is not is answered 429 before its body is read. It counts as admitted when it
+/// is dropped, whatever else becomes of it.
+pub struct Pass(Option<Shared>);
+
+impl Pass {
+    /// There was no room for it.
+    pub fn was_refused(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if let Some(app) = &self.0 {
+            app.throttle.admitted();
+        }
+    }
+}
+
+impl FromRequestParts<Shared> for Pass {
+    type Rejection = Problem;
+
+    async fn from_request_parts(_: &mut Parts, app: &Shared) -> Result<Self, Problem> {
+        if app.throttle.lets_through(rand::random()) { Ok(Self(Some(app.clone()))) } else { Err(backend::busy(None)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What reaches the orchestrator and what it admits, in requests a second, once `offered` meet room for `room` for so
+    /// many seconds. Requests come evenly; so does luck.
+    async fn reached(throttle: &Throttle, offered: u32, room: u32, seconds: u32) -> (u32, u32) {
+        let (mut reached, mut admitted, mut luck, mut free) = (0, 0, 0.0, 0.0_f64);
+        for n in 0..offered * seconds {
+            tokio::time::advance(Duration::from_secs(1) / offered).await;
+            free = (free + f64::from(room) / f64::from(offered)).min(20.0);
+            luck = (luck + 0.618_034_f64).fract();
+            if !throttle.lets_through(luck) {
+                continue;
+            }
+            let last = n >= offered * (seconds - 1);
+            reached += u32::from(last);
+            if free >= 1.0 {
+                free -= 1.0;
+                admitted += u32::from(last);
+                throttle.admitted();
+            }
+        }
+        (reached, admitted)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_there_is_room_nothing_is_refused() {
+        let throttle = Throttle::default();
+        assert_eq!(reached(&throttle, 2_000, 4_000, 3).await.0, 2_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_room_is_filled_and_little_beyond_it_is_asked_for() {
+        for offered in [2_000, 3_000, 10_000] {
+            let (reached, admitted) = reached(&Throttle::default(), offered, 1_000, 5).await;
+            assert!((950..=1_000).contains(&admitted), "{admitted} of {offered}");
+            assert!(reached <= 1_500, "{reached} of {offered}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_room_and_less_demand_are_soon_found() {
+        let throttle = Throttle::default();
+        assert_eq!(reached(&throttle, 6_000, 0, 3).await.1, 0);
+        assert!(reached(&throttle, 6_000, 2_000, 4).await.1 >= 1_900, "within some seconds of none");
+        reached(&throttle, 1_000, 2_000, 2).await;
+        assert_eq!(reached(&throttle, 1_000, 2_000, 1).await, (1_000, 1_000), "two seconds after the rush");
+    }
+}

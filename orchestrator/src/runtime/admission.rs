@@ -30,7 +30,12 @@ pub struct Room {
 impl Bound {
     /// Whether a new saga may begin that calls a service with so many commands in flight.
     pub fn admits(self, outstanding: i64) -> bool {
-        outstanding < self.0 * 3 / 4
+        self.starts(outstanding) > 0
+    }
+
+    /// How many new sagas may begin that call it.
+    pub fn starts(self, outstanding: i64) -> i64 {
+        self.0 * 3 / 4 - outstanding
     }
 
     /// Whether steps have to wait.

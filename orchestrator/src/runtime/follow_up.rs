@@ -22,7 +22,7 @@ impl Replica {
             tracing::warn!(%error, "a breaker was not stored");
         }
         self.give_back(stored.iter().chain(&settled), &sends).await;
-        let starts = self.known_first(starts).await;
+        let refused = self.told_refused(starts).await;
         let nats = self.config.nats.clone();
         let mut told: Vec<(Subject, Bytes)> = stored.iter().filter_map(|work| self.done(work, false)).collect();
         // A repeat is told what the first one brought.
@@ -30,7 +30,7 @@ impl Replica {
         told.extend(answers.iter().filter_map(|(work, answer)| addressed(work, answer)));
         let mut begun = StartAnswers::default();
         stored.iter().for_each(|work| self.started(work, &mut begun));
-        starts.into_iter().for_each(|(work, answer)| begun.add(&work, answer));
+        refused.into_iter().for_each(|(work, answer)| begun.add(&work, answer));
         told.extend(begun.addressed());
         let unacked = |work: Work| if let Work::Reply(_, unacked) = work { Some(unacked) } else { None };
         let handled: Vec<Arc<Unacked>> = stored.into_iter().chain(settled).filter_map(unacked).collect();

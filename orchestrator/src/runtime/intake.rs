@@ -18,6 +18,8 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::door::Door;
+
 /// Most starts that wait for a turn; beyond it the asker is told to come back.
 pub const MAX_STARTS: usize = 4_096;
 /// Most messages of replies that wait for a turn.
@@ -95,7 +97,12 @@ pub struct Intake {
 ///
 /// # Errors
 /// NATS refuses a subscription or a consumer.
-pub async fn open(nats: &Nats, limits: &StreamLimits, shutdown: &CancellationToken) -> anyhow::Result<Intake> {
+pub async fn open(
+    nats: &Nats,
+    limits: &StreamLimits,
+    door: Arc<Door>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Intake> {
     let (reply_tx, replies) = mpsc::channel(MAX_REPLIES);
     let (poke, others) = mpsc::channel(MAX_OTHERS);
     let (start_tx, starts) = mpsc::channel(MAX_STARTS);
@@ -109,7 +116,7 @@ pub async fn open(nats: &Nats, limits: &StreamLimits, shutdown: &CancellationTok
     tokio::spawn(pull_replies(nats.clone(), pull, reply_tx));
     let start_sub = nats.subscriber().queue_subscribe(subjects::START, GROUP.to_owned()).await?;
     let act_sub = nats.subscriber().queue_subscribe(subjects::ACT, GROUP.to_owned()).await?;
-    tokio::spawn(take_starts(nats.clone(), start_sub, start_tx, shutdown.clone()));
+    tokio::spawn(take_starts(nats.clone(), start_sub, start_tx, door, shutdown.clone()));
     tokio::spawn(take_acts(nats.clone(), act_sub, poke.clone(), shutdown.clone()));
     nats.subscriber().flush().await?;
     Ok(Intake { replies, others, starts, poke })
@@ -158,26 +165,32 @@ async fn take_starts(
     nats: Nats,
     mut sub: async_nats::Subscriber,
     out: mpsc::Sender<Work>,
+    door: Arc<Door>,
     shutdown: CancellationToken,
 ) {
     while let Some(message) = tokio::select! { m = sub.next() => m, () = shutdown.cancelled() => None } {
-        let mut refused = Vec::new();
+        let (mut flawed, mut refused) = (Vec::new(), Vec::new());
         for start in starts_of(&message.payload) {
-            let (id, answer) = match start {
-                Ok(start) => match out.try_send(Work::Start(Box::new(start), message.reply.clone())) {
-                    Ok(()) => continue,
-                    Err(TrySendError::Closed(_)) => break,
-                    Err(TrySendError::Full(Work::Start(start, _))) => {
-                        (start.id, StartAnswer::Busy { retry_after_ms: RETRY_AFTER.as_millis() as u64 })
+            match start {
+                Ok(start) if door.lets_in(&start) => {
+                    match out.try_send(Work::Start(Box::new(start), message.reply.clone())) {
+                        Err(TrySendError::Full(Work::Start(start, _))) => refused.push(*start),
+                        Err(TrySendError::Closed(_)) => break,
+                        Ok(()) | Err(TrySendError::Full(_)) => {}
                     }
-                    Err(TrySendError::Full(_)) => continue,
-                },
-                Err((id, message)) => (id, StartAnswer::Refused { code: "malformed".into(), message }),
-            };
-            refused.push(AnsweredStart { id, answer });
+                }
+                Ok(start) => refused.push(start),
+                Err((id, message)) => {
+                    let answer = StartAnswer::Refused { code: "malformed".into(), message };
+                    flawed.push(AnsweredStart { id, answer });
+                }
+            }
+        }
+        if !flawed.is_empty() {
+            respond(&nats, message.reply.clone(), &Envelope::new(flawed)).await;
         }
         if !refused.is_empty() {
-            respond(&nats, message.reply, &Envelope::new(refused)).await;
+            door.refuse(refused, message.reply).await;
         }
     }
     let _ = sub.unsubscribe().await;

@@ -7,7 +7,7 @@
 //! * [`memory`]: what a replica knows; [`take`], `starts`: what each input does to its saga; [`results`] keeps what must
 //!   follow. All of it is without IO.
 //! * `commit`, `follow_up`: the end of a turn, before and after the transaction.
-//! * [`admission`], [`breakers`], [`held`]: when nothing is sent, and when again.
+//! * [`admission`], `door`, [`breakers`], [`held`]: when nothing is sent, and when again.
 //! * [`intake`], [`timers`], [`replicas`]: where inputs come from.
 //! * `spans`, `figures`: what is told of sagas to those who watch.
 
@@ -27,6 +27,7 @@ pub mod turn;
 pub mod work;
 
 mod commit;
+mod door;
 mod figures;
 mod follow_up;
 mod spans;
@@ -50,6 +51,7 @@ use uuid::Uuid;
 use crate::sagas::Catalogue;
 use admission::{Bound, Shut};
 use breakers::Breakers;
+use door::Door;
 use figures::Figures;
 use intake::{Intake, Work};
 use memory::Memory;
@@ -97,7 +99,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let name = Uuid::now_v7();
     // Registered before the first dispatch, so that its sagas are never taken for orphans.
     journal::beat(&config.pool, name, "{}").await?;
-    let intake = intake::open(&config.nats, &config.limits, &shutdown).await?;
+    let door = Arc::new(Door::new(config.nats.clone(), config.pool.clone(), config.catalogue.clone()));
+    let intake = intake::open(&config.nats, &config.limits, door.clone(), &shutdown).await?;
     let (own_tx, own) = watch::channel("{}".to_owned());
     let (sum_tx, sum) = watch::channel(Sum::default());
     let (inherit_tx, inherit) = mpsc::channel(64);
@@ -120,6 +123,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         name,
         config,
         intake,
+        door,
         own: own_tx,
         sum,
         inherit,
@@ -146,6 +150,7 @@ struct Replica {
     name: Uuid,
     config: Config,
     intake: Intake,
+    door: Arc<Door>,
     own: watch::Sender<String>,
     sum: watch::Receiver<Sum>,
     inherit: mpsc::Receiver<Outstanding>,
@@ -170,6 +175,7 @@ impl Replica {
             if self.config.clock.now().since(looked) >= LOOK {
                 looked = self.config.clock.now();
                 self.look().await;
+                self.mind_the_door();
             }
             if work.is_empty() {
                 continue;
@@ -214,6 +220,16 @@ impl Replica {
         drain(&mut self.intake.starts, &mut work, BATCH);
         work.sort_by_key(rank);
         Some(work)
+    }
+
+    /// Tells the door how many sagas may begin until it is told again.
+    fn mind_the_door(&self) {
+        let queued = i64::try_from(self.intake.starts.len()).unwrap_or(i64::MAX);
+        let room = |service: &String| {
+            let room = self.config.bound.starts(self.memory.outstanding(service)) - queued;
+            (service.clone(), room)
+        };
+        self.door.set(self.services.iter().map(room).collect());
     }
 
     /// Looks at breakers and at the sagas that they hold.
@@ -285,6 +301,7 @@ impl Replica {
             self.memory.take(item, moment, &mut turn);
         }
         let Err(error) = self.commit(&mut turn).await else {
+            self.mind_the_door();
             self.follow_up(turn).await;
             return Ok(());
         };

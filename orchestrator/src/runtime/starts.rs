@@ -7,6 +7,7 @@ use eventicket_contracts::sagas::{StartAnswer, StartSaga};
 use eventicket_contracts::{CustomerId, SagaId, Timestamp};
 use eventicket_nats::Fault;
 use eventicket_saga::{Input, Saga};
+use sqlx::PgPool;
 
 use super::intake::{self, Work};
 use super::memory::Memory;
@@ -16,8 +17,10 @@ use super::take::Moment;
 use super::turn::{guarded, view};
 use super::work::StartAnswers;
 use super::{Replica, admission, journal};
+use crate::sagas::Catalogue;
 
-fn busy() -> StartAnswer {
+/// Come again a little later.
+pub(super) fn busy() -> StartAnswer {
     StartAnswer::Busy { retry_after_ms: intake::RETRY_AFTER.as_millis() as u64 }
 }
 
@@ -82,57 +85,72 @@ impl<M> Memory<M> {
 
     /// The answer to a start whose saga is there.
     pub fn existing(&self, start: &StartSaga, row: &Row) -> StartAnswer {
-        let other = |i: &Idempotency| {
-            start.idempotency.as_ref().is_some_and(|s| s.key == i.key && s.fingerprint != i.fingerprint)
-        };
-        if row.idempotency.as_ref().is_some_and(other) {
-            return StartAnswer::KeyReused;
-        }
-        StartAnswer::Started { id: row.id, created: false, view: view(&self.catalogue, row) }
+        existing(&self.catalogue, start, row)
     }
 }
 
-impl Replica {
-    /// The answers to these starts whose sagas are there, by their place; all are looked up at once, since there are many
-    /// where there is no room.
-    async fn known(&self, starts: &[&StartSaga]) -> Result<HashMap<usize, StartAnswer>, sqlx::Error> {
-        if starts.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let asked: Vec<_> = starts.iter().map(|start| key_of(start)).collect();
-        let found = journal::known(&self.config.pool, &asked).await?;
-        let by_id: HashMap<SagaId, &Row> = found.iter().map(|row| (row.id, row)).collect();
-        let key = |row: &'_ Row| Some((row.owner?, row.idempotency.as_ref()?.key.clone()));
-        let by_key: HashMap<_, &Row> = found.iter().filter_map(|row| Some((key(row)?, row))).collect();
-        let row = |(id, key): &(SagaId, Option<_>)| key.as_ref().and_then(|k| by_key.get(k)).or_else(|| by_id.get(id));
-        let answer = |(at, start): (usize, &&StartSaga)| Some((at, self.memory.existing(start, row(&asked[at])?)));
-        Ok(starts.iter().enumerate().filter_map(answer).collect())
+/// The answer to a start whose saga is there.
+fn existing(catalogue: &Catalogue, start: &StartSaga, row: &Row) -> StartAnswer {
+    let other =
+        |i: &Idempotency| start.idempotency.as_ref().is_some_and(|s| s.key == i.key && s.fingerprint != i.fingerprint);
+    if row.idempotency.as_ref().is_some_and(other) {
+        return StartAnswer::KeyReused;
     }
+    StartAnswer::Started { id: row.id, created: false, view: view(catalogue, row) }
+}
 
-    /// A start that is refused, unless it is known: a repeat is answered as the first one was, whatever stands against it
-    /// now.
-    pub(super) async fn known_first(&self, mut refused: Vec<(Work, StartAnswer)>) -> Vec<(Work, StartAnswer)> {
-        let starts: Vec<&StartSaga> = refused.iter().filter_map(|(work, _)| start_of(work)).collect();
-        match self.known(&starts).await.map_err(Fault::from) {
-            Ok(mut known) => {
-                for (at, (_, answer)) in refused.iter_mut().enumerate() {
-                    *answer = known.remove(&at).unwrap_or_else(|| answer.clone());
-                }
-            }
-            // What the database cannot look for it cannot hold.
-            Err(Fault::Broken(_)) => {}
-            Err(Fault::Transient(error)) => {
-                tracing::warn!(error, "starts cannot be looked up; they are put off");
-                refused.iter_mut().for_each(|(_, answer)| *answer = busy());
-            }
+/// The answers to these starts whose sagas are there, by their place; all are looked up at once, since there are many
+/// where there is no room.
+async fn known(
+    pool: &PgPool,
+    catalogue: &Catalogue,
+    starts: &[&StartSaga],
+) -> Result<HashMap<usize, StartAnswer>, sqlx::Error> {
+    if starts.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let asked: Vec<_> = starts.iter().map(|start| key_of(start)).collect();
+    let found = journal::known(pool, &asked).await?;
+    let by_id: HashMap<SagaId, &Row> = found.iter().map(|row| (row.id, row)).collect();
+    let key = |row: &'_ Row| Some((row.owner?, row.idempotency.as_ref()?.key.clone()));
+    let by_key: HashMap<_, &Row> = found.iter().filter_map(|row| Some((key(row)?, row))).collect();
+    let row = |(id, key): &(SagaId, Option<_>)| key.as_ref().and_then(|k| by_key.get(k)).or_else(|| by_id.get(id));
+    let answer = |(at, start): (usize, &&StartSaga)| Some((at, existing(catalogue, start, row(&asked[at])?)));
+    Ok(starts.iter().enumerate().filter_map(answer).collect())
+}
+
+/// The answers to starts that are refused, unless they are known: a repeat is answered as the first one was, whatever stands
+/// against it now.
+pub(super) async fn known_first(
+    pool: &PgPool,
+    catalogue: &Catalogue,
+    refused: Vec<(&StartSaga, StartAnswer)>,
+) -> Vec<StartAnswer> {
+    let (starts, mut answers): (Vec<&StartSaga>, Vec<StartAnswer>) = refused.into_iter().unzip();
+    match known(pool, catalogue, &starts).await.map_err(Fault::from) {
+        Ok(known) => known.into_iter().for_each(|(at, answer)| answers[at] = answer),
+        // What the database cannot look for it cannot hold.
+        Err(Fault::Broken(_)) => {}
+        Err(Fault::Transient(error)) => {
+            tracing::warn!(error, "starts cannot be looked up; they are put off");
+            answers.fill(busy());
         }
-        refused
+    }
+    answers
+}
+
+impl Replica {
+    /// What the refused starts of a turn are told.
+    pub(super) async fn told_refused(&self, refused: Vec<(Work, StartAnswer)>) -> Vec<(Work, StartAnswer)> {
+        let starts = refused.iter().filter_map(|(work, answer)| Some((start_of(work)?, answer.clone()))).collect();
+        let answers = known_first(&self.config.pool, &self.config.catalogue, starts).await;
+        refused.into_iter().map(|(work, _)| work).zip(answers).collect()
     }
 
     /// Starts whose id or key is known get the first one's answer.
     pub(super) async fn answer_existing(&mut self, existing: Vec<Work>) {
         let starts: Vec<&StartSaga> = existing.iter().filter_map(start_of).collect();
-        let mut known = match self.known(&starts).await {
+        let mut known = match known(&self.config.pool, &self.config.catalogue, &starts).await {
             Ok(known) => known,
             Err(error) => {
                 tracing::warn!(%error, "starts cannot be looked up; they are looked at again");

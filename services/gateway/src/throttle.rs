@@ -22,33 +22,41 @@ const FLOOR: f64 = 50.0;
 /// What happened this long ago counts 1/e.
 const MEMORY: Duration = Duration::from_millis(400);
 
-/// How much was asked for lately, and how much of it was admitted.
+/// What became of requests lately. Those under way do not count: a burst into an idle platform finds out by itself.
 pub struct Throttle(Mutex<Lately>);
 
 struct Lately {
     at: Instant,
-    asked: f64,
     admitted: f64,
+    /// By the orchestrator or here.
+    refused: f64,
 }
 
 impl Default for Throttle {
     fn default() -> Self {
-        Self(Mutex::new(Lately { at: Instant::now(), asked: 0.0, admitted: 0.0 }))
+        Self(Mutex::new(Lately { at: Instant::now(), admitted: 0.0, refused: 0.0 }))
     }
 }
 
 impl Throttle {
-    /// Whether a request may go on; `luck` is uniform in 0..1. One that does ends with [`Throttle::admitted`], unless it is
-    /// refused for want of room.
+    /// Whether a request may go on; `luck` is uniform in 0..1. What becomes of it is told later.
     fn lets_through(&self, luck: f64) -> bool {
         let mut lately = self.lately();
-        lately.asked += 1.0;
-        let beyond = lately.asked - FLOOR - EXCESS * lately.admitted;
-        luck * lately.asked >= beyond
+        let ended = lately.admitted + lately.refused;
+        let beyond = ended - FLOOR - EXCESS * lately.admitted;
+        let through = luck * ended >= beyond;
+        lately.refused += f64::from(u8::from(!through));
+        through
     }
 
+    /// One that went on was not refused for want of room.
     fn admitted(&self) {
         self.lately().admitted += 1.0;
+    }
+
+    /// One that went on was.
+    fn refused(&self) {
+        self.lately().refused += 1.0;
     }
 
     /// As of now.
@@ -57,8 +65,8 @@ impl Throttle {
         let now = Instant::now();
         let left = (-now.duration_since(lately.at).as_secs_f64() / MEMORY.as_secs_f64()).exp();
         lately.at = now;
-        lately.asked *= left;
         lately.admitted *= left;
+        lately.refused *= left;
         lately
     }
 }
@@ -70,7 +78,9 @@ pub struct Pass(Option<Shared>);
 impl Pass {
     /// There was no room for it.
     pub fn was_refused(mut self) {
-        self.0 = None;
+        if let Some(app) = self.0.take() {
+            app.throttle.refused();
+        }
     }
 }
 
@@ -111,6 +121,8 @@ mod tests {
                 free -= 1.0;
                 admitted += u32::from(last);
                 throttle.admitted();
+            } else {
+                throttle.refused();
             }
         }
         (reached, admitted)
@@ -119,6 +131,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn where_there_is_room_nothing_is_refused() {
         let throttle = Throttle::default();
+        assert!((0..5_000).all(|_| throttle.lets_through(0.0)), "nobody knows yet");
         assert_eq!(reached(&throttle, 2_000, 4_000, 3).await.0, 2_000);
     }
 

@@ -226,15 +226,18 @@ async fn in_a_rush_most_are_refused_at_the_door() {
             Some(StartAnswer::Busy { retry_after_ms: 500 })
         })
         .await;
-    let requests = (0..500).map(async |_| {
-        let (_, token) = platform.customer();
-        platform.gateway.send(post("/v1/bookings", &token, &[KEY], &order())).await
-    });
-    for refused in futures::future::join_all(requests).await {
-        refused.is_problem(429, "busy");
-        assert_eq!(refused.header("retry-after"), "1");
+    // The first ones find out; of the others few are let through.
+    for most in [400..=400, 50..=600] {
+        let requests = (0..400).map(async |_| {
+            let (_, token) = platform.customer();
+            platform.gateway.send(post("/v1/bookings", &token, &[KEY], &order())).await
+        });
+        for refused in futures::future::join_all(requests).await {
+            refused.is_problem(429, "busy");
+            assert_eq!(refused.header("retry-after"), "1");
+        }
+        assert!(most.contains(&asked.load(Ordering::Relaxed)), "{asked:?}");
     }
-    assert!((50..300).contains(&asked.load(Ordering::Relaxed)), "{asked:?}");
 }
 
 #[tokio::test]

@@ -48,15 +48,7 @@ id=$(jq -r .id <<<"$booking")
 tickets=$(api "$url/v1/bookings/$id/tickets" -H "Authorization: Bearer $token" | jq '.items | length')
 [ "$tickets" = 2 ] || { echo "2 tickets expected, not $tickets"; exit 1; }
 
-declined=$(api "$url/v1/bookings" -H "Authorization: Bearer $token" -H 'Content-Type: application/json' \
-  -H "Idempotency-Key: smoke-declined-$$" -H 'Prefer: wait=10' -d "${body/pm_card_visa/pm_card_declined}")
-[ "$(jq -r '.status + " " + .last_decline' <<<"$declined")" = "awaiting_payment payment_declined" ] ||
-  { echo "not declined: $declined"; exit 1; }
-paid=$(api "$url/v1/bookings/$(jq -r .id <<<"$declined")/payment" -H "Authorization: Bearer $token" \
-  -H 'Content-Type: application/json' -H "Idempotency-Key: smoke-again-$$" -H 'Prefer: wait=10' \
-  -d '{"payment_method": "pm_card_visa"}')
-[ "$(jq -r .status <<<"$paid")" = confirmed ] || { echo "not paid: $paid"; exit 1; }
-
+# Before another booking brings another mail.
 eventicket=target/release/eventicket
 mail_came() {
   for _ in $(seq 1 100); do
@@ -66,6 +58,16 @@ mail_came() {
   return 1
 }
 mail_came || { echo "no mail for $id"; exit 1; }
+
+declined=$(api "$url/v1/bookings" -H "Authorization: Bearer $token" -H 'Content-Type: application/json' \
+  -H "Idempotency-Key: smoke-declined-$$" -H 'Prefer: wait=10' -d "${body/pm_card_visa/pm_card_declined}")
+[ "$(jq -r '.status + " " + .last_decline' <<<"$declined")" = "awaiting_payment payment_declined" ] ||
+  { echo "not declined: $declined"; exit 1; }
+paid=$(api "$url/v1/bookings/$(jq -r .id <<<"$declined")/payment" -H "Authorization: Bearer $token" \
+  -H 'Content-Type: application/json' -H "Idempotency-Key: smoke-again-$$" -H 'Prefer: wait=10' \
+  -d '{"payment_method": "pm_card_visa"}')
+[ "$(jq -r .status <<<"$paid")" = confirmed ] || { echo "not paid: $paid"; exit 1; }
+
 $eventicket saga show "$id"
 for _ in $(seq 1 100); do
   [ -z "$($eventicket saga ls --state compensating --json | jq -r '.[].id')" ] && break

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use eventicket_kit::http::Reserved;
 use eventicket_kit::{Settings, telemetry};
 use eventicket_nats::{Nats, StreamLimits, ensure_streams};
 use eventicket_servers::{Home, Options, Servers};
@@ -55,6 +56,8 @@ pub struct Args {
 }
 
 struct Running {
+    /// The API's, while its processes come and go.
+    port: Reserved,
     servers: Servers,
     fleet: Fleet,
     platform: Arc<Mutex<Platform>>,
@@ -82,7 +85,7 @@ pub async fn run(args: Args, home: &Path) -> anyhow::Result<ExitCode> {
             std::process::exit(CUT)
         }
     };
-    let Running { servers, fleet, platform } = started?;
+    let Running { port: _port, servers, fleet, platform } = started?;
     let (parts_failed, servers_failed) = (fleet.failed(), servers.failed());
     let failure = tokio::select! {
         () = interrupts.next() => None,
@@ -117,7 +120,8 @@ async fn start(args: &Args, home: &Home) -> anyhow::Result<Running> {
     }
     let mut settings = Secrets::read_or_make(path)?.settings("", "")?;
     settings.gateway_listen.set_port(args.port.unwrap_or(settings.gateway_listen.port()));
-    settings.gateway_listen = check_free(settings.gateway_listen)?;
+    let port = reserve(settings.gateway_listen)?;
+    settings.gateway_listen = port.address()?;
     output::line(&format!("EvenTicket {} starts in {}", env!("CARGO_PKG_VERSION"), path.display()));
     let connections = DATABASES * u32::from(args.replicas) * settings.database_connections + SPARE_CONNECTIONS;
     let least = Options::default();
@@ -132,7 +136,7 @@ async fn start(args: &Args, home: &Home) -> anyhow::Result<Running> {
     settings.database_url.clone_from(&servers.database_url);
     settings.nats_url.clone_from(&servers.nats_url);
     match start_parts(args, settings, home, &servers, own_database).await {
-        Ok((fleet, platform)) => Ok(Running { servers, fleet, platform }),
+        Ok((fleet, platform)) => Ok(Running { port, servers, fleet, platform }),
         Err(error) => {
             Platform::remove(path);
             servers.stop().await;
@@ -266,11 +270,14 @@ async fn wait_until_ready(url: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The address with its port, a free one for port 0.
-fn check_free(address: SocketAddr) -> anyhow::Result<SocketAddr> {
+/// The API's port, a free one for port 0. It is kept: a service that took it meanwhile for its health and metrics would look
+/// like the API.
+fn reserve(address: SocketAddr) -> anyhow::Result<Reserved> {
     let port = address.port();
-    match TcpListener::bind(address).and_then(|listener| listener.local_addr()) {
-        Ok(address) => Ok(address),
+    // Another platform's gateway would share it.
+    let taken = if port == 0 { Ok(()) } else { TcpListener::bind(address).map(drop) };
+    match taken.and_then(|()| Reserved::new(address)) {
+        Ok(reserved) => Ok(reserved),
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
             bail!("port {port} is taken: choose another with --port, as in `eventicket up --port {}`", port ^ 1)
         }

@@ -19,14 +19,45 @@ pub type Ready = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// Binds with `SO_REUSEPORT`, so that replicas on one machine share a port. Port 0 takes a free one.
 pub fn bind_reuseport(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = shared(address)?;
     socket.set_reuse_address(true)?;
-    #[cfg(unix)]
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    socket.set_nonblocking(true)?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+/// A port that is kept for those who will share it by [`bind_reuseport`]: nobody else is given it meanwhile, and nothing
+/// connects to it.
+pub struct Reserved(Socket);
+
+impl Reserved {
+    /// Keeps this port; 0 keeps a free one.
+    ///
+    /// # Errors
+    /// It is taken, or not allowed.
+    pub fn new(address: SocketAddr) -> std::io::Result<Self> {
+        // Without SO_REUSEADDR, by which others could take what nobody listens on.
+        let socket = shared(address)?;
+        socket.bind(&address.into())?;
+        Ok(Self(socket))
+    }
+
+    /// The address with its port.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        let address = self.0.local_addr()?;
+        address.as_socket().ok_or_else(|| std::io::Error::other("the address is none of the internet"))
+    }
+}
+
+fn shared(address: SocketAddr) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    #[cfg(unix)]
+    socket.set_reuse_port(true)?;
+    Ok(socket)
 }
 
 /// The routes `/healthz` (the process lives), `/readyz` (it can serve, else 503) and `/metrics`.
@@ -86,6 +117,15 @@ mod tests {
 
         shutdown.cancel();
         server.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_port_is_kept_for_those_who_share_it() {
+        let reserved = Reserved::new(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = reserved.address().unwrap();
+        assert!(std::net::TcpListener::bind(address).is_err(), "not for others");
+        drop(bind_reuseport(address).unwrap());
+        bind_reuseport(address).unwrap();
     }
 
     #[tokio::test]

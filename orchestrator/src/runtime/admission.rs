@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use eventicket_saga::definition::{Definition, Kind, View};
 use eventicket_saga::{Answer, Half, Input, Saga};
 
+use super::turn::guarded;
+
 /// Most commands in flight at a service, over all replicas. New sagas give way first, then the steps of running ones;
 /// the last share is for undos.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,8 +98,12 @@ impl Shut {
 }
 
 /// The services that a new saga surely calls by itself: up to the first wait that it surely enters, and up to its point
-/// of no return, since what waits and what is past it holds nobody up.
+/// of no return, since what waits and what is past it holds nobody up. None where a condition panics: the turn finds that.
 pub fn surely_called<'a>(definition: &'a Definition, saga: &Saga) -> BTreeSet<&'a str> {
+    guarded(|| called(definition, saga)).unwrap_or_default()
+}
+
+fn called<'a>(definition: &'a Definition, saga: &Saga) -> BTreeSet<&'a str> {
     let mut services = BTreeSet::new();
     let view = View { definition, saga };
     for step in &definition.steps {

@@ -1,8 +1,8 @@
 //! Starts that are refused before their turn (6.12). In a rush a turn takes its time, and who is not let in should hear so at
 //! once. The turn itself still admits exactly; the door goes by what the turn before has left.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_nats::Subject;
 use eventicket_contracts::envelope::Envelope;
@@ -12,9 +12,9 @@ use eventicket_saga::Saga;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 
+use super::admission::surely_called;
 use super::intake::respond;
 use super::starts::{busy, known_first};
-use super::turn::guarded;
 use crate::sagas::Catalogue;
 
 /// Messages whose refused starts are looked up at once; the next one waits.
@@ -25,50 +25,52 @@ pub struct Door {
     nats: Nats,
     pool: PgPool,
     catalogue: Arc<Catalogue>,
-    room: Mutex<Room>,
+    places: Mutex<Places>,
     looks: Arc<Semaphore>,
 }
 
-/// What may begin until the next turn has begun.
+/// What may begin until a turn or a look has counted again.
 #[derive(Default)]
-struct Room {
+struct Places {
     /// Sagas for which each service has room. One that is not named has room.
     at: HashMap<String, i64>,
     /// Starts that were let in since; each counts at every service.
-    let_in: i64,
+    taken: i64,
 }
 
-impl Room {
-    fn is_at(&self, service: &str) -> bool {
-        self.at.get(service).is_none_or(|room| *room > self.let_in)
+impl Places {
+    /// Takes a place for a start that calls these services, which are asked for only where one of all is full.
+    fn take<'a, C: IntoIterator<Item = &'a str>>(&mut self, called: impl FnOnce() -> C) -> bool {
+        let full = |left: &i64| *left <= self.taken;
+        let no_room = self.at.values().any(full) && called().into_iter().any(|at| self.at.get(at).is_some_and(full));
+        self.taken += i64::from(!no_room);
+        !no_room
     }
 }
 
 impl Door {
     /// An open one.
     pub fn new(nats: Nats, pool: PgPool, catalogue: Arc<Catalogue>) -> Self {
-        Self { nats, pool, catalogue, room: Mutex::default(), looks: Arc::new(Semaphore::new(LOOKS)) }
+        Self { nats, pool, catalogue, places: Mutex::default(), looks: Arc::new(Semaphore::new(LOOKS)) }
     }
 
-    /// A turn left room for so many sagas at each service.
+    /// Each service has room for so many sagas.
     pub fn set(&self, at: HashMap<String, i64>) {
-        *self.room.lock().unwrap_or_else(PoisonError::into_inner) = Room { at, let_in: 0 };
+        *self.places() = Places { at, taken: 0 };
     }
 
-    /// Whether a start may wait for its turn.
+    /// Whether a start may wait for its turn. What is wrong with it is for its turn to find.
     pub fn lets_in(&self, start: &StartSaga) -> bool {
-        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = room.at.keys().all(|service| room.is_at(service)) || self.has_room(start, &room);
-        room.let_in += i64::from(free);
-        free
+        self.places().take(|| {
+            let definition = self.catalogue.registry.newest(&start.definition);
+            definition.map_or_else(BTreeSet::new, |definition| {
+                surely_called(definition, &Saga::new(start.id.0, definition, start.input.clone(), 0))
+            })
+        })
     }
 
-    /// Whether there is room at all services that it surely calls. What is wrong with a start is for its turn to find.
-    fn has_room(&self, start: &StartSaga, room: &Room) -> bool {
-        let Some(definition) = self.catalogue.registry.newest(&start.definition) else { return true };
-        let saga = Saga::new(start.id.0, definition, start.input.clone(), 0);
-        let called = guarded(|| super::admission::surely_called(definition, &saga)).unwrap_or_default();
-        called.into_iter().all(|service| room.is_at(service))
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Answers starts of one message that were not let in.
@@ -81,5 +83,22 @@ impl Door {
             respond(&door.nats, to, &Envelope::new(answered)).await;
             drop(permit);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_12_the_door_refuses_only_starts_that_call_a_full_service() {
+        let at = [("bookings", 3), ("payments", 0)].map(|(service, room)| (service.to_owned(), room));
+        let mut places = Places { at: at.into(), taken: 0 };
+        let mut take = |called: &'static [&str]| places.take(|| called.iter().copied());
+        assert!(!take(&["bookings", "payments"]), "payments is full");
+        assert!(take(&["bookings"]) && take(&["bookings"]), "who is refused takes no place");
+        assert!(take(&["elsewhere"]) && take(&[]), "nobody knows of a bound");
+        assert!(!take(&["bookings"]), "each that was let in counts at every service");
+        assert!(Places::default().take(|| ["bookings"]), "before the first turn");
     }
 }

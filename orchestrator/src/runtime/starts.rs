@@ -66,7 +66,7 @@ impl<M> Memory<M> {
         let checked = guarded(|| (kind.check)(&start.input)).and_then(|checked| checked);
         checked.map_err(|message| refuse("invalid_input", message))?;
         let saga = Saga::new(start.id.0, definition, start.input.clone(), now.millis());
-        let called = guarded(|| admission::surely_called(definition, &saga)).unwrap_or_default();
+        let called = admission::surely_called(definition, &saga);
         if !called.into_iter().all(|service| self.bound.admits(self.outstanding(service))) {
             return Err(busy());
         }

@@ -1,5 +1,5 @@
 //! Adaptive throttling of what the orchestrator refuses for want of room: it is asked only for somewhat more than it lately
-//! admitted, and the rest is refused at the door, where a refusal costs a tenth. After "Handling Overload" in Google's
+//! admitted, and the rest is refused at the door, before its body is read. After "Handling Overload" in Google's
 //! *Site Reliability Engineering*, chapter 21, with sums that fade instead of a window that slides.
 //!
 //! The door need not know how much room there is, and each replica of the gateway finds its own share.
@@ -45,7 +45,9 @@ impl Throttle {
         let ended = lately.admitted + lately.refused;
         let beyond = ended - FLOOR - EXCESS * lately.admitted;
         let through = luck * ended >= beyond;
-        lately.refused += f64::from(u8::from(!through));
+        if !through {
+            lately.refused += 1.0;
+        }
         through
     }
 

@@ -1,7 +1,8 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-use super::services::{Platform, draft};
+use super::platform::Platform;
+use super::services::draft;
 use super::*;
 use eventicket_contracts::events::{
     CANCEL, CREATE, CreateEvent, Event, EventState, GET, GetEvent, OwnEvent, PUBLISH, STOP, SaleChange, UPDATE,

@@ -1,9 +1,11 @@
 //! Tests of the whole router: [`document`] and [`manners`] need no service, the others have hand-made ones behind a real NATS.
 
+mod bookings;
 mod document;
 mod events;
 mod manners;
 mod operators;
+mod platform;
 mod services;
 mod unknown;
 

@@ -1,6 +1,6 @@
 use std::sync::Mutex;
 
-use super::services::Platform;
+use super::platform::Platform;
 use super::*;
 use eventicket_contracts::sagas::{
     Act, ActAnswer, Action, BREAKERS, BULK, BreakerMode, BreakerView, BulkAct, BulkAnswer, BulkItem, DEAD_LETTER,

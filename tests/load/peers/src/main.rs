@@ -37,28 +37,13 @@ enum Command {
     },
 }
 
-/// All four services at once: a call is a call.
+/// Its four services in one: a call is a call.
 struct Shop;
 
 #[service]
 impl Shop {
     #[handler]
-    async fn reserve(&self, _: Context<'_>, booking: String) -> HandlerResult<String> {
-        Ok(booking)
-    }
-
-    #[handler]
-    async fn pay(&self, _: Context<'_>, booking: String) -> HandlerResult<String> {
-        Ok(booking)
-    }
-
-    #[handler]
-    async fn confirm(&self, _: Context<'_>, booking: String) -> HandlerResult<String> {
-        Ok(booking)
-    }
-
-    #[handler]
-    async fn notify(&self, _: Context<'_>, booking: String) -> HandlerResult<String> {
+    async fn step(&self, _: Context<'_>, booking: String) -> HandlerResult<String> {
         Ok(booking)
     }
 }
@@ -69,12 +54,11 @@ struct Booking;
 #[service]
 impl Booking {
     #[handler]
-    async fn book(&self, ctx: Context<'_>, booking: String) -> HandlerResult<String> {
-        let shop = ctx.service_client::<ShopClient>();
-        shop.reserve(booking.clone()).call().await?;
-        shop.pay(booking.clone()).call().await?;
-        shop.confirm(booking.clone()).call().await?;
-        Ok(shop.notify(booking).call().await?)
+    async fn book(&self, ctx: Context<'_>, mut booking: String) -> HandlerResult<String> {
+        for _step in ["reserve", "pay", "confirm", "notify"] {
+            booking = ctx.service_client::<ShopClient>().step(booking).call().await?;
+        }
+        Ok(booking)
     }
 }
 

@@ -3,6 +3,8 @@
 -- Nothing that changes in a saga's life is indexed, so that updates stay in place (HOT). Due times live in memory of the
 -- dispatching replica; after a crash the unfinished sagas are found by a table of their ids, since an index on what has
 -- ended would make every saga's last update enter all indexes anew.
+--
+-- Updates prune their pages, and what has ended rests: the table is looked through when it has grown by half.
 CREATE TABLE sagas (
     id                 uuid    PRIMARY KEY,
     definition         text    NOT NULL,
@@ -22,7 +24,8 @@ CREATE TABLE sagas (
     step               text,
     body               text    NOT NULL,  -- eventicket_saga::Saga as JSON
     history            text    NOT NULL   -- eventicket_saga::Entry as JSON, one a line
-) WITH (fillfactor = 35, toast_tuple_target = 8160, autovacuum_vacuum_scale_factor = 0.05);
+) WITH (fillfactor = 35, toast_tuple_target = 8160,
+        autovacuum_vacuum_scale_factor = 0.5, autovacuum_vacuum_insert_scale_factor = 0.5, autovacuum_analyze_scale_factor = 2);
 
 -- The key first: operators look for it without its owner.
 CREATE UNIQUE INDEX sagas_idempotency ON sagas (idempotency_key, owner) WHERE idempotency_key IS NOT NULL;

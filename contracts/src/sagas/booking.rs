@@ -35,6 +35,11 @@ pub struct BookingInput {
     pub method: Option<String>,
 }
 
+/// Whether a booking's saga is sure to charge before it waits for anybody, as far as is known before its first step.
+pub fn surely_pays(has_method: bool, expected_total: Option<Money>) -> bool {
+    has_method && expected_total.is_none_or(|total| total.amount > 0)
+}
+
 /// The status of a booking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]

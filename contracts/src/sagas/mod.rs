@@ -15,7 +15,7 @@ use crate::{CustomerId, EventId, SagaId, Timestamp};
 
 pub use booking::{
     BOOKING, BookedItem, BookingInput, BookingStatus, BookingView, GET_BOOKING, GetBooking, LIST_BOOKINGS,
-    ListBookings, PAYMENT_METHOD, PaymentMethod, RefundStatus,
+    ListBookings, PAYMENT_METHOD, PaymentMethod, RefundStatus, surely_pays,
 };
 pub use operators::{
     BREAKERS, BULK, BreakerMode, BreakerView, BulkAct, BulkAnswer, BulkItem, DEAD_LETTER, DEAD_LETTERS, DeadLetter,

@@ -29,6 +29,8 @@ const SLOW_MS: u64 = 2_000;
 const SLOW_RATE: f64 = 100.0;
 /// Before the first of the sagas that wait expires: time to compare, and until the load stands that must not notice.
 const MARGIN: Duration = Duration::from_secs(20);
+/// After they are made, until what made them is worked off.
+const CALM: Duration = Duration::from_secs(5);
 
 /// A run of the suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -212,6 +214,7 @@ impl Suite {
         let begun = tokio::time::Instant::now();
         let (filled, _) = filler.run(&Schedule::steady(fill.rate, filling)).await?;
         let sagas = filled.phases.iter().filter_map(|phase| phase.ends.get("awaiting_payment")).sum();
+        tokio::time::sleep(CALM).await;
         let (with, _) = plain.run(&Schedule::steady(rate, self.duration / 2)).await?;
         let left = (begun + hold).saturating_duration_since(tokio::time::Instant::now());
         ensure!(left > Duration::ZERO, "the sagas expired before they could be watched");

@@ -20,6 +20,9 @@ impl Default for Bound {
     }
 }
 
+/// Timers that fire in a turn however much is in flight.
+const FEW_TIMERS: usize = 16;
+
 /// Commands that may be sent at once to a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
@@ -54,6 +57,12 @@ impl Bound {
     pub fn room(self, outstanding: i64, most: usize) -> Room {
         let below = |bound: i64| usize::try_from(bound - outstanding).unwrap_or(0).min(most);
         Room { undos: below(self.0), effects: below(self.effects()) }
+    }
+
+    /// How many timers may fire at once, where the fullest service has so many commands in flight. What expires together
+    /// takes half of a service, so that others can go on beside it; a few always may.
+    pub fn timers(self, outstanding: i64, most: usize) -> usize {
+        usize::try_from(self.0 / 2 - outstanding).unwrap_or(0).clamp(FEW_TIMERS.min(most), most)
     }
 
     fn effects(self) -> i64 {
@@ -144,6 +153,13 @@ mod tests {
             assert_eq!(found, (admits, full, brimful), "{outstanding}");
             assert_eq!(bound.room(outstanding, 50), expected, "{outstanding}");
         }
+    }
+
+    #[test]
+    fn rule_12_what_expires_together_leaves_room_for_others() {
+        let timers = [-3, 0, 100, 500, 1_024].map(|outstanding| Bound(1_024).timers(outstanding, 512));
+        assert_eq!(timers, [512, 512, 412, 16, 16]);
+        assert_eq!(Bound(10).timers(0, 4), 4);
     }
 
     #[test]

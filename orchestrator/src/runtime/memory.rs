@@ -66,6 +66,11 @@ impl<M> Memory<M> {
         of(&self.others) + of(&self.counts)
     }
 
+    /// The same at the service that has most.
+    pub fn most_outstanding(&self) -> i64 {
+        self.counts.keys().chain(self.others.keys()).map(|service| self.outstanding(service)).max().unwrap_or(0)
+    }
+
     /// The counts of commands in flight once these sagas of the turn are stored.
     pub fn counted(&self, turn: &Turn<M>, stored: &HashSet<SagaId>) -> Outstanding {
         let mut counts = self.counts.clone();

@@ -215,7 +215,8 @@ impl Replica {
         }
         drain(&mut self.intake.replies, &mut work, BATCH);
         drain(&mut self.intake.others, &mut work, BATCH);
-        let due = self.memory.timers.take_due(self.config.clock.now(), BATCH);
+        let most = self.config.bound.timers(self.memory.most_outstanding(), BATCH);
+        let due = self.memory.timers.take_due(self.config.clock.now(), most);
         work.extend(due.into_iter().map(|saga| Work::Poke(saga, Input::Timer)));
         drain(&mut self.intake.starts, &mut work, BATCH);
         work.sort_by_key(rank);

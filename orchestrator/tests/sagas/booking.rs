@@ -2,13 +2,15 @@
 
 use eventicket_contracts::codes;
 use eventicket_contracts::payments::{ChargePending, NextAction};
-use eventicket_contracts::sagas::{BookingView, PAYMENT_METHOD, RefundStatus};
-use eventicket_contracts::{SagaId, Timestamp};
+use eventicket_contracts::sagas::{BookingInput, BookingView, PAYMENT_METHOD, RefundStatus, surely_pays};
+use eventicket_contracts::{Currency, CustomerId, EventId, Money, SagaId, Timestamp};
+use eventicket_orchestrator::runtime::admission::surely_called;
 use eventicket_orchestrator::sagas::RowView;
 use eventicket_saga::testing::{Behaviour, Play};
-use eventicket_saga::{Answer, Half, Input, Phase};
+use eventicket_saga::{Answer, Half, Input, Phase, Saga};
 use serde::Deserialize;
 use serde_json::json;
+use uuid::Uuid;
 
 use super::{Case, cancel, each, samples};
 
@@ -47,6 +49,27 @@ fn pay_answered(play: &mut Play<'_>, answer: Answer) {
     play.mail.clear();
     let round = play.saga.steps[2].round;
     play.feed(Input::Answer { step: "PAY".into(), round, half: Half::Do, attempt: 1, answer }).unwrap();
+}
+
+#[test]
+fn rule_12_the_gateway_knows_which_bookings_surely_pay() {
+    let kind = eventicket_orchestrator::sagas::booking::kind();
+    let definition = kind.definitions.last().unwrap();
+    let euros = |amount| Money { amount, currency: Currency::EUR };
+    for method in [None, Some("sealed".to_owned())] {
+        for expected_total in [None, Some(euros(0)), Some(euros(1))] {
+            let input = BookingInput {
+                event: EventId::fresh(),
+                customer: CustomerId::fresh(),
+                items: vec![],
+                expected_total,
+                method: method.clone(),
+            };
+            let saga = Saga::new(Uuid::nil(), definition, serde_json::to_value(&input).unwrap(), 0);
+            let pays = surely_called(definition, &saga).contains("payments");
+            assert_eq!(pays, surely_pays(method.is_some(), expected_total), "{input:?}");
+        }
+    }
 }
 
 fn declined() -> Answer {

@@ -71,7 +71,8 @@ CREATE TABLE holds (
     counted     boolean NOT NULL DEFAULT false, -- for the limit of its event; false where that came later and none asked yet
     codes       text[],                         -- one for each ticket, in the order of the lines; null until it is confirmed
     PRIMARY KEY (saga, step, round)
-) WITH (fillfactor = 50);
+) WITH (fillfactor = 50,
+        autovacuum_vacuum_scale_factor = 0.5, autovacuum_vacuum_insert_scale_factor = 0.5, autovacuum_analyze_scale_factor = 2);
 
 CREATE INDEX holds_counted ON holds (event, customer) WHERE counted;
 

@@ -14,7 +14,7 @@ use crate::health::Health;
 use crate::idempotency::Fingerprints;
 use crate::limits::Limits;
 use crate::status::Status;
-use crate::throttle::Throttle;
+use crate::throttle::Throttles;
 
 /// Most event streams that a process serves at once; each costs a socket and a few kilobytes.
 const MAX_STREAMS: usize = 4_096;
@@ -24,8 +24,7 @@ pub struct App {
     pub backend: Backend,
     pub auth: Verifier,
     pub limits: Limits,
-    /// Of new bookings.
-    pub throttle: Throttle,
+    pub throttles: Throttles,
     pub fingerprints: Fingerprints,
     pub seal: SealKeys,
     pub status: Arc<Status>,
@@ -61,7 +60,7 @@ impl App {
             backend,
             auth: Verifier::new(clock.clone()),
             limits: Limits::new(&settings.rates),
-            throttle: Throttle::default(),
+            throttles: Throttles::default(),
             fingerprints: Fingerprints::new(&settings.idempotency_key)?,
             seal: SealKeys::parse(&settings.seal_keys)?,
             status: Arc::new(Status::default()),

@@ -1,29 +1,45 @@
 //! Adaptive throttling of what the orchestrator refuses for want of room: it is asked only for somewhat more than it lately
-//! admitted, and the rest is refused at the door, before its body is read. After "Handling Overload" in Google's
-//! *Site Reliability Engineering*, chapter 21, with sums that fade instead of a window that slides.
+//! admitted, and the rest is refused at the door. After "Handling Overload" in Google's *Site Reliability Engineering*,
+//! chapter 21, with sums that fade instead of a window that slides.
 //!
-//! The door need not know how much room there is, and each replica of the gateway finds its own share.
+//! The door need not know how much room there is, and each replica of the gateway finds its own share. Bookings that pay have a
+//! door of their own, since the orchestrator refuses them for want of room at payments, which others do not need (6.12).
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::extract::FromRequestParts;
-use axum::http::request::Parts;
 use eventicket_kit::Problem;
 use tokio::time::Instant;
 
-use crate::app::Shared;
 use crate::backend;
 
 /// How many are let through for each one that was admitted: the excess finds out that there is more room again.
-const EXCESS: f64 = 1.25;
+const EXCESS: f64 = 1.1;
 /// Requests that are let through in [`MEMORY`] whatever happened.
 const FLOOR: f64 = 50.0;
 /// What happened this long ago counts 1/e.
 const MEMORY: Duration = Duration::from_millis(400);
 
+/// The doors of new bookings.
+#[derive(Default)]
+pub struct Throttles {
+    pays: Throttle,
+    others: Throttle,
+}
+
+impl Throttles {
+    /// Lets a booking through that surely pays, or another one, unless too many like it were refused lately.
+    ///
+    /// # Errors
+    /// It is refused here.
+    pub fn pass(&self, pays: bool) -> Result<Pass<'_>, Problem> {
+        let door = if pays { &self.pays } else { &self.others };
+        if door.lets_through(rand::random()) { Ok(Pass(Some(door))) } else { Err(backend::busy(None)) }
+    }
+}
+
 /// What became of requests lately. Those under way do not count: a burst into an idle platform finds out by itself.
-pub struct Throttle(Mutex<Lately>);
+struct Throttle(Mutex<Lately>);
 
 struct Lately {
     at: Instant,
@@ -73,32 +89,23 @@ impl Throttle {
     }
 }
 
-/// A new booking that was let through; one that is not is answered 429 before its body is read. It counts as admitted when it
-/// is dropped, whatever else becomes of it.
-pub struct Pass(Option<Shared>);
+/// A new booking that was let through. It counts as admitted when it is dropped, whatever else becomes of it.
+pub struct Pass<'a>(Option<&'a Throttle>);
 
-impl Pass {
+impl Pass<'_> {
     /// There was no room for it.
     pub fn was_refused(mut self) {
-        if let Some(app) = self.0.take() {
-            app.throttle.refused();
+        if let Some(door) = self.0.take() {
+            door.refused();
         }
     }
 }
 
-impl Drop for Pass {
+impl Drop for Pass<'_> {
     fn drop(&mut self) {
-        if let Some(app) = &self.0 {
-            app.throttle.admitted();
+        if let Some(door) = self.0 {
+            door.admitted();
         }
-    }
-}
-
-impl FromRequestParts<Shared> for Pass {
-    type Rejection = Problem;
-
-    async fn from_request_parts(_: &mut Parts, app: &Shared) -> Result<Self, Problem> {
-        if app.throttle.lets_through(rand::random()) { Ok(Self(Some(app.clone()))) } else { Err(backend::busy(None)) }
     }
 }
 

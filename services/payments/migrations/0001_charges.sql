@@ -37,7 +37,8 @@ CREATE TABLE charges (
     created_at   bigint  NOT NULL,
     updated_at   bigint  NOT NULL,
     PRIMARY KEY (saga, step, round)
-) WITH (fillfactor = 70);
+) WITH (fillfactor = 50,
+        autovacuum_vacuum_scale_factor = 0.5, autovacuum_vacuum_insert_scale_factor = 0.5, autovacuum_analyze_scale_factor = 2);
 -- No index on state or owner: each update would have to maintain it. Rows without a driver are found by a scan, which
 -- happens once for each replica that died.
 

@@ -151,6 +151,26 @@ async fn in_a_rush_most_are_refused_at_the_door() {
 }
 
 #[tokio::test]
+async fn rule_12_refused_payments_refuse_no_booking_that_does_not_pay() {
+    let platform = Platform::start().await;
+    platform
+        .answer_starts(|start: StartSaga| {
+            let pays = start.input["method"].is_string();
+            Some(if pays { StartAnswer::Busy { retry_after_ms: 500 } } else { started(&start, true) })
+        })
+        .await;
+    let mut free = order();
+    free.as_object_mut().unwrap().remove("payment_method");
+    for (body, status) in [(order(), StatusCode::TOO_MANY_REQUESTS), (free, StatusCode::ACCEPTED)] {
+        let requests = (0..300).map(async |_| {
+            let (_, token) = platform.customer();
+            platform.gateway.send(post("/v1/bookings", &token, &[KEY], &body)).await.status
+        });
+        assert_eq!(futures::future::join_all(requests).await, vec![status; 300]);
+    }
+}
+
+#[tokio::test]
 async fn without_anybody_to_answer_nothing_was_started() {
     let platform = Platform::start().await;
     let (_, token) = platform.customer();

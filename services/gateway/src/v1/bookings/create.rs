@@ -10,7 +10,7 @@ use bytes::Bytes;
 use eventicket_contracts::bookings::ReserveItem;
 use eventicket_contracts::events::SeatLabel;
 use eventicket_contracts::sagas::{
-    BOOKING, BookedItem, BookingInput, BookingStatus, BookingView, RefundStatus, StartAnswer, StartSaga,
+    BOOKING, BookedItem, BookingInput, BookingStatus, BookingView, RefundStatus, StartAnswer, StartSaga, surely_pays,
 };
 use eventicket_contracts::{BookingId, CustomerId, EventId, Money, SagaId, TicketTypeId, Timestamp};
 use eventicket_kit::seal::SealKeys;
@@ -27,7 +27,6 @@ use crate::extract::KeyedBody;
 use crate::idempotency;
 use crate::prefer::Wait;
 use crate::status::Waiter;
-use crate::throttle::Pass;
 use crate::trace::Trace;
 
 /// Most ticket types of one booking.
@@ -170,10 +169,10 @@ pub async fn create(
     caller: Caller,
     wait: Wait,
     trace: Trace,
-    pass: Pass,
     body: KeyedBody<NewBooking>,
 ) -> Result<Response, Problem> {
     body.value.check()?;
+    let pass = app.throttles.pass(surely_pays(body.value.payment_method.is_some(), body.value.expected_total))?;
     let now = app.clock.now();
     let input = body.value.input(caller.id, &app.seal);
     let start = StartSaga {

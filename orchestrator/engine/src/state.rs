@@ -163,7 +163,7 @@ pub struct StepState {
     /// Attempts of its undo.
     #[serde(rename = "ua", default, skip_serializing_if = "is_default")]
     pub undo_attempts: u32,
-    /// First dispatch of the half under way, ms.
+    /// First dispatch of the half under way, or the beginning of the wait, ms.
     #[serde(rename = "t", default, skip_serializing_if = "is_default")]
     pub sent_at: i64,
     /// Rounds of it that were rejected so far.

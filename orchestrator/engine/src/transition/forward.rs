@@ -54,6 +54,7 @@ impl Run<'_, '_> {
             Kind::Wait(wait) => {
                 let until = wait.timeout.as_ref().map(|(t, _)| self.after(*t));
                 self.saga.steps[at].status = Status::Waiting(until);
+                self.saga.steps[at].sent_at = self.moment.now;
                 self.tell_step(What::Waiting, at);
                 if let Some(why) = &wait.by_hand {
                     self.mark(at, why.clone());

@@ -32,7 +32,8 @@ impl Run<'_, '_> {
             (Kind::Wait(wait), Status::Waiting(until), _) if wait.signal == name && until.is_none_or(|t| t > now) => {
                 state.status = Status::Done;
                 state.output = payload;
-                self.tell_step(What::Signalled, at);
+                let waited = now.saturating_sub(state.sent_at);
+                self.tell_step(What::Signalled, at).duration = Some(waited);
             }
             (Kind::Command(command), Status::Pending(_) | Status::Sent(_) | Status::Backoff(_), Undo::None)
                 if command.replaced_by.as_deref() == Some(name) && may_be_replaced(state) =>

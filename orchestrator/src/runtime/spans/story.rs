@@ -23,7 +23,9 @@ type Part<'a> = (&'a str, u32, bool);
 impl<'a> Story<'a> {
     /// The spans that ended with the entry of this number or later.
     pub fn spans(&self, from: u32) -> Vec<Past> {
-        let (mut spans, mut open) = (Vec::new(), BTreeMap::<Part<'a>, i64>::new());
+        let mut spans = Vec::new();
+        // When what has not ended began: what was sent, and waits.
+        let (mut open, mut waits) = (BTreeMap::<Part<'a>, i64>::new(), BTreeMap::<Part<'a>, i64>::new());
         for entry in self.entries {
             let mut ended: Vec<(Part<'a>, i64, Option<String>)> = Vec::new();
             let mut end = |part: Part<'a>, begin: i64, why: Option<&str>| {
@@ -37,6 +39,17 @@ impl<'a> Story<'a> {
                 What::Started if entry.seq >= from => spans.push(self.start(entry)),
                 What::Dispatched => {
                     open.entry(part(false)).or_insert(entry.at);
+                }
+                What::Waiting => {
+                    waits.insert(part(false), entry.at);
+                }
+                What::Signalled => {
+                    let begin = waits.remove(&part(false)).or(told).unwrap_or(entry.at);
+                    end(part(false), begin, None);
+                }
+                What::Unwinding => {
+                    let why = entry.error.as_deref().or(Some("unwinding"));
+                    std::mem::take(&mut waits).into_iter().for_each(|(part, begin)| end(part, begin, why));
                 }
                 What::TimedOut | What::Retrying | What::Pending => {
                     open.entry(part(false)).or_insert(told.unwrap_or(entry.at));
@@ -66,7 +79,8 @@ impl<'a> Story<'a> {
                     end(part(true), begin, failure);
                 }
                 What::Completed | What::Compensated | What::Abandoned => {
-                    std::mem::take(&mut open).into_iter().for_each(|(part, begin)| end(part, begin, None));
+                    waits.append(&mut open);
+                    std::mem::take(&mut waits).into_iter().for_each(|(part, begin)| end(part, begin, None));
                 }
                 _ => {}
             }

@@ -59,6 +59,20 @@ fn of_a_sampled_saga_a_failure_tells_only_its_news() {
 }
 
 #[test]
+fn a_wait_ends_with_its_signal_or_where_the_saga_turns_back() {
+    let mut signalled = entry(7, 90, What::Signalled, "AWAIT");
+    signalled.duration = Some(50);
+    let (saga, trace) = (SagaId::fresh(), failed(true, (1, 1)).trace);
+    let story = |entries: &[Entry]| Story { saga, definition: "booking", trace, entries }.spans(0);
+    assert_eq!(shown(&story(&[signalled])), [("booking AWAIT", 50)], "also where its beginning is not at hand");
+    let mut expired = entry(9, 70, What::Unwinding, "");
+    expired.error = Some("hold_expired".into());
+    let spans = story(&[entry(6, 40, What::Waiting, "AWAIT"), expired, entry(10, 80, What::Compensated, "")]);
+    assert_eq!(shown(&spans), [("booking AWAIT", 30)]);
+    assert_eq!(spans[0].error.as_deref(), Some("hold_expired"));
+}
+
+#[test]
 fn every_span_has_an_id_of_its_own_that_services_can_name_before() {
     let failed = failed(true, (1, 12));
     let spans = failed.spans(&history());

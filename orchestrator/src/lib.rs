@@ -14,6 +14,8 @@ use eventicket_kit::Context;
 
 /// Name of its database.
 pub const DATABASE: &str = "orchestrator";
+/// What the pool of its queries is called in figures.
+const QUERIES: &str = "orchestrator_queries";
 
 /// Runs one replica of the orchestrator with the platform's own sagas until shutdown.
 ///
@@ -21,14 +23,13 @@ pub const DATABASE: &str = "orchestrator";
 /// The database or NATS cannot be reached at the start.
 pub async fn run(ctx: Context) -> anyhow::Result<()> {
     let pool = eventicket_kit::database(&ctx.settings, DATABASE, &runtime::journal::MIGRATOR).await?;
+    // However many ask how their bookings stand, no turn and no heartbeat waits for them.
+    let [pool, queries] = eventicket_kit::pool::halves(&pool);
     eventicket_kit::pool::watch(&pool, DATABASE, &ctx.shutdown);
+    eventicket_kit::pool::watch(&queries, QUERIES, &ctx.shutdown);
     let catalogue = Arc::new(sagas::catalogue()?);
-    let reader = api::Reader {
-        pool: pool.clone(),
-        catalogue: catalogue.clone(),
-        nats: ctx.nats.clone(),
-        clock: ctx.clock.clone(),
-    };
+    let reader =
+        api::Reader { pool: queries, catalogue: catalogue.clone(), nats: ctx.nats.clone(), clock: ctx.clock.clone() };
     let queries = tokio::spawn(api::server(&ctx.nats, reader).await?.run(ctx.shutdown.clone()));
     let config = runtime::Config {
         pool,

@@ -47,17 +47,11 @@ impl Replica {
     /// Everything, as nearly always, in one statement, with the counts that then hold; `None` where another replica was
     /// faster at one of the sagas.
     async fn store(&mut self, turn: &Turn, all: &HashSet<SagaId>) -> Result<Option<Outstanding>, sqlx::Error> {
-        let mut session = match self.session.take() {
-            Some(session) => session,
-            None => {
-                let mut session = self.config.pool.acquire().await?;
-                session.close_on_drop();
-                session
-            }
-        };
+        let mut session = self.session().await?;
         let counts = self.memory.counted(turn, all);
         let news = (counts != self.memory.counts).then(|| text(&counts));
-        let stored = journal::store(&mut session, self.name, &self.writes(turn), news.as_deref()).await?;
+        let alone = self.sum.borrow().replicas == 1;
+        let stored = journal::store(&mut session, self.name, &self.writes(turn), news.as_deref(), alone).await?;
         // After an error it is not used again.
         self.session = Some(session);
         Ok(stored.then_some(counts))

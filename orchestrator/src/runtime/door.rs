@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_nats::Subject;
 use eventicket_contracts::envelope::Envelope;
-use eventicket_contracts::sagas::{AnsweredStart, StartSaga};
+use eventicket_contracts::sagas::{AnsweredStart, StartAnswer, StartSaga};
 use eventicket_nats::Nats;
 use eventicket_saga::Saga;
 use sqlx::PgPool;
@@ -17,8 +17,8 @@ use super::intake::respond;
 use super::starts::{busy, known_first};
 use crate::sagas::Catalogue;
 
-/// Messages whose refused starts are looked up at once; the next one waits.
-const LOOKS: usize = 4;
+/// Messages whose refused starts are looked up at once; those of more are refused unseen.
+const LOOKS: usize = 2;
 
 /// Lets starts in, and refuses the others.
 pub struct Door {
@@ -73,16 +73,24 @@ impl Door {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Answers starts of one message that were not let in.
+    /// Answers starts of one message that were not let in. It never waits, else a rush of repeats would keep everybody
+    /// waiting: where it has no time to look whether they began before, it says nothing of that.
     pub async fn refuse(self: &Arc<Self>, starts: Vec<StartSaga>, to: Option<Subject>) {
-        let Ok(permit) = self.looks.clone().acquire_owned().await else { return };
+        let Ok(permit) = self.looks.clone().try_acquire_owned() else {
+            let busy = vec![busy(); starts.len()];
+            return self.answer(&starts, busy, to).await;
+        };
         let door = self.clone();
         tokio::spawn(async move {
             let answers = known_first(&door.pool, &door.catalogue, starts.iter().map(|s| (s, busy())).collect()).await;
-            let answered = starts.iter().zip(answers).map(|(s, answer)| AnsweredStart { id: s.id, answer }).collect();
-            respond(&door.nats, to, &Envelope::new(answered)).await;
+            door.answer(&starts, answers, to).await;
             drop(permit);
         });
+    }
+
+    async fn answer(&self, starts: &[StartSaga], answers: Vec<StartAnswer>, to: Option<Subject>) {
+        let answered = starts.iter().zip(answers).map(|(s, answer)| AnsweredStart { id: s.id, answer }).collect();
+        respond(&self.nats, to, &Envelope::new(answered)).await;
     }
 }
 

@@ -328,6 +328,16 @@ impl Replica {
         Ok(())
     }
 
+    /// Takes the turns' session, or opens one.
+    async fn session(&mut self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        if let Some(session) = self.session.take() {
+            return Ok(session);
+        }
+        let mut session = self.config.pool.acquire().await?;
+        session.close_on_drop();
+        Ok(session)
+    }
+
     async fn load(&mut self, work: &[Work]) -> Result<(), sqlx::Error> {
         // Beside other replicas, which get half of the replies, what is cached is mostly stale.
         if self.memory.rows.len() > CACHE || self.sum.borrow().replicas > 1 {
@@ -342,9 +352,12 @@ impl Replica {
             return Ok(());
         }
         let wanted: Vec<SagaId> = wanted.into_iter().collect();
-        for row in journal::load(&self.config.pool, &wanted).await? {
+        let mut session = self.session().await?;
+        for row in journal::load(&mut *session, &wanted).await? {
             self.memory.rows.insert(row.id, row);
         }
+        // After an error it is not used again.
+        self.session = Some(session);
         self.memory.fresh.extend(wanted);
         Ok(())
     }

@@ -10,6 +10,13 @@ use tokio_util::sync::CancellationToken;
 /// How often it is looked at.
 const EVERY: Duration = Duration::from_secs(5);
 
+/// Two pools in its place, each with half of its connections, so that who uses one never waits for who uses the other.
+pub fn halves(pool: &PgPool) -> [PgPool; 2] {
+    let most = pool.options().get_max_connections();
+    let half = |most: u32| pool.options().clone().max_connections(most.max(1));
+    [most.div_ceil(2), most / 2].map(|most| half(most).connect_lazy_with((*pool.connect_options()).clone()))
+}
+
 /// Tells of the pool until shutdown. What a caller waits for a connection is measured by asking for one.
 pub fn watch(pool: &PgPool, database: &'static str, shutdown: &CancellationToken) {
     let (pool, shutdown) = (pool.clone(), shutdown.clone());

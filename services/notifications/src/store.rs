@@ -9,7 +9,7 @@ use eventicket_contracts::{BookingId, CustomerId, SagaId, Timestamp};
 use eventicket_kit::batch::{self, Batches, Read};
 use serde_json::Value;
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, PgPool, Row};
+use sqlx::{PgPool, Row};
 use uuid::Uuid;
 
 use crate::audit::Recorded;
@@ -82,20 +82,19 @@ impl Store {
 
     /// Takes up to `most` deliveries whose time has come; nobody else gets them before the lease ends.
     pub async fn claim(&self, most: usize, now: Timestamp, lease: Duration) -> Result<Vec<Claim>, sqlx::Error> {
-        // The limit is written out: of one that it does not know the planner expects a tenth of all rows, and reads the table.
-        let sql = format!(
+        let rows = sqlx::query(
             "WITH picked AS (
                  SELECT saga, step, round FROM deliveries WHERE state = 'due' AND due_at <= $1
-                 ORDER BY due_at LIMIT {most} FOR UPDATE SKIP LOCKED)
-             UPDATE deliveries d SET tries = d.tries + 1, due_at = $2
+                 ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+             UPDATE deliveries d SET tries = d.tries + 1, due_at = $3
              FROM picked p WHERE (d.saga, d.step, d.round) = (p.saga, p.step, p.round)
-             RETURNING d.saga, d.step, d.round, d.template, d.customer, d.data, d.trace, d.tries, d.created_at"
-        );
-        let rows = sqlx::query(AssertSqlSafe(sql))
-            .bind(now.millis())
-            .bind(now.plus(lease).millis())
-            .fetch_all(&self.pool)
-            .await?;
+             RETURNING d.saga, d.step, d.round, d.template, d.customer, d.data, d.trace, d.tries, d.created_at",
+        )
+        .bind(now.millis())
+        .bind(i64::try_from(most).unwrap_or(i64::MAX))
+        .bind(now.plus(lease).millis())
+        .fetch_all(&self.pool)
+        .await?;
         rows.iter().map(claim).collect()
     }
 

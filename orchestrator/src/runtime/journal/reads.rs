@@ -5,17 +5,17 @@ use std::collections::{BTreeMap, HashMap};
 use eventicket_contracts::sagas::ListSagas;
 use eventicket_contracts::{CustomerId, SagaId, Timestamp};
 use eventicket_saga::Entry;
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::{COLUMNS, UNFINISHED, readable};
 use crate::runtime::row::Row;
 
 /// Reads sagas by id.
-pub async fn load(pool: &PgPool, ids: &[SagaId]) -> Result<Vec<Row>, sqlx::Error> {
+pub async fn load(from: impl PgExecutor<'_>, ids: &[SagaId]) -> Result<Vec<Row>, sqlx::Error> {
     let ids: Vec<Uuid> = ids.iter().map(|i| i.0).collect();
     let sql = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM sagas WHERE id = ANY($1)"));
-    Ok(readable(sqlx::query(sql).bind(ids).fetch_all(pool).await?))
+    Ok(readable(sqlx::query(sql).bind(ids).fetch_all(from).await?))
 }
 
 /// The sagas that are there of these starts, by id or by owner and key.

@@ -30,9 +30,9 @@ pub struct Write<'a> {
 }
 
 /// New sagas are inserted where neither their id nor their owner and key is there; changed ones are stored where their
-/// version is still the one that was read. Rows are locked in the order of their ids before they are changed (6.9); the
-/// locks are taken when the count is asked for, before the first row, and are not joined: that would be quadratic in the
-/// batch.
+/// version is still the one that was read. Rows are locked in the order of their ids before they are changed (6.9), unless
+/// nobody else writes; the locks are taken when the count is asked for, before the first row, and are not joined: that would
+/// be quadratic in the batch.
 const WRITTEN: &str = "
     WITH begun AS (
          INSERT INTO sagas (id, definition, definition_version, owner, idempotency_key, fingerprint, event, trace,
@@ -47,14 +47,14 @@ const WRITTEN: &str = "
          ORDER BY u.owner, u.ikey, u.id
          ON CONFLICT DO NOTHING RETURNING id, ended),
     open AS (INSERT INTO unfinished SELECT id FROM begun WHERE NOT ended),
-    locked AS MATERIALIZED (SELECT id FROM sagas WHERE id = ANY($18) ORDER BY id FOR UPDATE),
+    locked AS MATERIALIZED (SELECT id FROM sagas WHERE $28 AND id = ANY($18) ORDER BY id FOR UPDATE),
     changed AS (
          UPDATE sagas s SET version = s.version + 1, dispatcher = $1, updated_at = u.updated, ended = u.ended,
                 attention = u.attention, state = u.state, step = u.step, body = u.body, history = s.history || u.history
          FROM unnest($18::uuid[], $19::bigint[], $20::bool[], $21::bool[], $22::text[], $23::text[], $24::text[],
                      $25::text[], $26::bigint[])
               AS u(id, updated, ended, attention, state, step, body, history, version)
-         WHERE s.id = u.id AND (s.version = u.version OR $27) AND (SELECT count(*) FROM locked) > 0
+         WHERE s.id = u.id AND (s.version = u.version OR $27) AND (SELECT count(*) FROM locked) >= 0
          RETURNING s.id, s.ended),
     over AS (DELETE FROM unfinished WHERE id = ANY(ARRAY(SELECT id FROM changed WHERE ended)))";
 
@@ -62,20 +62,22 @@ const WRITTEN: &str = "
 const ZERO: &str = "22012";
 
 /// Stores a whole turn in one statement, which is its transaction: the sagas, and the replica's counts where they changed.
-/// False where a row was not as it was read: nothing is stored then.
+/// False where a row was not as it was read: nothing is stored then. `alone`: no other replica is known. Should one begin
+/// meanwhile and meet this turn in a circle, the database ends one of the two turns, which is computed anew.
 pub async fn store(
     session: &mut PgConnection,
     replica: Uuid,
     writes: &[Write<'_>],
     outstanding: Option<&str>,
+    alone: bool,
 ) -> Result<bool, sqlx::Error> {
     let sql = format!(
         "{WRITTEN},
-         counted AS (UPDATE replicas SET outstanding = $28 WHERE name = $1 AND $28 IS NOT NULL)
-         SELECT 1 / (((SELECT count(*) FROM begun) + (SELECT count(*) FROM changed) = $29)::int)"
+         counted AS (UPDATE replicas SET outstanding = $29 WHERE name = $1 AND $29 IS NOT NULL)
+         SELECT 1 / (((SELECT count(*) FROM begun) + (SELECT count(*) FROM changed) = $30)::int)"
     );
     let number = i64::try_from(writes.len()).unwrap_or(i64::MAX);
-    let stored = bound(&sql, replica, writes).bind(outstanding).bind(number).execute(session).await;
+    let stored = bound(&sql, replica, writes, !alone).bind(outstanding).bind(number).execute(session).await;
     match stored {
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(ZERO) => Ok(false),
         stored => stored.map(|_| true),
@@ -85,11 +87,11 @@ pub async fn store(
 /// Stores sagas in a transaction, and returns the ids of those that were stored.
 pub async fn write(tx: &mut PgConnection, replica: Uuid, writes: &[Write<'_>]) -> Result<HashSet<SagaId>, sqlx::Error> {
     let sql = format!("{WRITTEN} SELECT id FROM begun UNION ALL SELECT id FROM changed");
-    let rows = bound(&sql, replica, writes).fetch_all(tx).await?;
+    let rows = bound(&sql, replica, writes, true).fetch_all(tx).await?;
     Ok(rows.iter().map(|row| SagaId(row.get(0))).collect())
 }
 
-fn bound<'a>(sql: &str, replica: Uuid, writes: &[Write<'a>]) -> Query<'a, Postgres, PgArguments> {
+fn bound<'a>(sql: &str, replica: Uuid, writes: &[Write<'a>], in_order: bool) -> Query<'a, Postgres, PgArguments> {
     let (new, old): (Vec<&Write<'a>>, Vec<&Write<'a>>) = writes.iter().partition(|write| write.row.version == 0);
     let rows = || new.iter().map(|write| write.row);
     let query = sqlx::query(AssertSqlSafe(sql.to_owned())).bind(replica);
@@ -107,6 +109,7 @@ fn bound<'a>(sql: &str, replica: Uuid, writes: &[Write<'a>]) -> Query<'a, Postgr
         .bound(query)
         .bind(old.iter().map(|write| write.row.version).collect::<Vec<_>>())
         .bind(Fault::NoVersionGuard.is_planted())
+        .bind(in_order)
 }
 
 /// What changes in a saga's life.

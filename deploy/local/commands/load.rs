@@ -43,6 +43,9 @@ enum Command {
         /// Files that `--json` or the suite wrote
         #[arg(required = true)]
         files: Vec<PathBuf>,
+        /// Draw the throughput of three times the knee here, as SVG
+        #[arg(long)]
+        plot: Option<PathBuf>,
     },
 }
 
@@ -155,8 +158,11 @@ pub async fn run(args: Args, home: &Path) -> anyhow::Result<ExitCode> {
     match args.command {
         None => one(&args.load, home).await,
         Some(Command::Suite(suite)) => all(suite, home).await,
-        Some(Command::Report { files }) => {
+        Some(Command::Report { files, plot }) => {
             let reports = files.iter().map(|file| suite::read(file)).collect::<anyhow::Result<Vec<_>>>()?;
+            if let (Some(file), Some(rush)) = (plot, reports.iter().find(|r| r.name == suite::Run::Triple.name())) {
+                write_file(&file, html::throughput(&rush.seconds).render())?;
+            }
             output::line(readme::render(&reports).trim_end());
             Ok(ExitCode::SUCCESS)
         }
@@ -243,21 +249,22 @@ async fn all(args: SuiteArgs, home: &Path) -> anyhow::Result<ExitCode> {
 }
 
 fn write(args: &Load, report: &Report) -> anyhow::Result<()> {
-    let write = |file: &Path, text: String| {
-        std::fs::write(file, text).with_context(|| format!("{} cannot be written", file.display()))
-    };
     if let Some(file) = &args.html {
-        write(file, html::render(report))?;
+        write_file(file, html::render(report))?;
     }
     match args.json.as_deref() {
         Some(file) if file == Path::new("-") => output::line(&serde_json::to_string(report)?),
         Some(file) => {
-            write(file, serde_json::to_string(report)? + "\n")?;
+            write_file(file, serde_json::to_string(report)? + "\n")?;
             output::line(&text::render(report));
         }
         None => output::line(&text::render(report)),
     }
     Ok(())
+}
+
+fn write_file(file: &Path, text: String) -> anyhow::Result<()> {
+    std::fs::write(file, text).with_context(|| format!("{} cannot be written", file.display()))
 }
 
 fn code(report: &Report) -> u8 {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::{OWN, Phase, Report};
 use crate::load::tally::REFUSED;
+use crate::load::watch::Sample;
 use crate::load::watch::processes::OTHERS;
 
 const HEAD: &str = "# Load
@@ -108,6 +109,9 @@ pub fn render(reports: &[Report]) -> String {
     let mut text = HEAD.to_owned();
     machines(&mut text, reports);
     targets(&mut text, &all);
+    if all.named("triple").is_some() {
+        text.push_str("\n![Three times the knee for a minute: offered, confirmed and refused by second](rush.svg)\n");
+    }
     runs(&mut text, reports);
     if let Some(knee) = all.named("knee").and_then(|report| report.knee.as_ref()) {
         let demand = knee.demand;
@@ -170,7 +174,8 @@ fn targets(text: &mut String, all: &Reports<'_>) {
 fn runs(text: &mut String, reports: &[Report]) {
     text.push_str(
         "\n## Runs\n\n| run | offered/s | events | confirmed/s | p50 | p99 | p99.9 ms | refused | 429 p99 ms | us a booking | \
-         of it generator | mails that wait | audit | generator |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+         of it generator | MiB at most | mails that wait | audit | generator |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for report in reports {
         let Some(phase) = report.load() else { continue };
@@ -188,7 +193,7 @@ fn runs(text: &mut String, reports: &[Report]) {
         let refusal = if phase.refusal.count > 0 { format!("{:.1}", phase.refusal.p99) } else { String::new() };
         let _ = writeln!(
             text,
-            "| {} | {:.0} | {} | {:.0} | {:.1} | {:.1} | {:.1} | {} | {refusal} | {all:.0} | {:.1} | {mails} | {audit} | {} |",
+            "| {} | {:.0} | {} | {:.0} | {:.1} | {:.1} | {:.1} | {} | {refusal} | {all:.0} | {:.1} | {:.0} | {mails} | {audit} | {} |",
             report.name,
             phase.rate,
             report.plan.events,
@@ -198,9 +203,19 @@ fn runs(text: &mut String, reports: &[Report]) {
             phase.latency.p999,
             phase.ends.get(REFUSED).copied().unwrap_or(0),
             own(OWN),
+            memory(report),
             if report.generator.limits.is_empty() { "kept up" } else { "**was the limit**" },
         );
     }
+}
+
+/// The most that services and nats-server held, MiB. PostgreSQL's processes share what each of them shows.
+fn memory(report: &Report) -> f64 {
+    let ours = |sample: &Sample| {
+        let own = sample.memory.iter().filter(|(name, _)| !name.starts_with("postgres") && *name != OWN);
+        own.map(|(_, bytes)| *bytes as f64).sum::<f64>()
+    };
+    report.samples.iter().map(ours).fold(0.0, f64::max) / 1_048_576.0
 }
 
 fn budget(text: &mut String, name: &str, report: &Report) {

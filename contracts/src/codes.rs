@@ -71,6 +71,8 @@ pub const BUSY: &str = "busy";
 pub const KEY_REUSED: &str = "key_reused";
 /// The version is not the one that was read.
 pub const VERSION_CONFLICT: &str = "version_conflict";
+/// A saga that the dead letter is about has not ended.
+pub const SAGA_UNFINISHED: &str = "saga_unfinished";
 /// Only drafts can be deleted.
 pub const NOT_DRAFT: &str = "not_draft";
 /// Bookings still decides on the last change of what is sold.

@@ -1,4 +1,5 @@
-//! Poison on every subject: it is dead-lettered with its reason, or refused; it stops nothing, and can be replayed.
+//! Poison on every subject: it is dead-lettered with its reason, or refused; it stops nothing, and can be replayed and
+//! discarded.
 
 mod kinds;
 
@@ -148,8 +149,23 @@ async fn poison_on_every_subject_is_buried_or_refused_and_stops_nothing() {
     scene.sold("last").await;
     assert_eq!(looks().await, before, "what had ended is as it was");
     complaints(&scene.platform);
-    scene.broker.get_stream(subjects::DEADLETTERS_STREAM).await.unwrap().purge().await.unwrap();
+    letters_are_discarded(&scene).await;
     scene.platform.audit().await;
+}
+
+/// Whatever was sent is about no saga, or about one that has ended: nobody needs its letters.
+async fn letters_are_discarded(scene: &Scene) {
+    let read = async || scene.nats.dead_letters(None, None, None, 10_000).await.unwrap();
+    let letters = read().await;
+    let operator = scene.platform.operator().await;
+    let path = format!("/v1/dead-letters/{}/discard", letters[0].id);
+    let (status, discarded) = scene.platform.post(&operator, &path, json!({"reason": "garbage"})).await;
+    assert_eq!((status, &discarded["reason"]), (200, &json!(letters[0].reason)), "{discarded}");
+    let rest: Vec<String> = letters[1..].iter().map(|letter| letter.id.to_string()).collect();
+    let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+    let (exit, told) = scene.platform.json(&[&["dead", "discard", "--reason", "garbage"], &rest[..]].concat()).await;
+    assert!(told.as_array().unwrap().iter().all(|letter| letter["outcome"] == "discarded"), "{told}");
+    assert_eq!((exit, told.as_array().unwrap().len(), read().await.len()), (0, rest.len(), 0));
 }
 
 async fn messages_are_buried_and_come_again_when_they_are_replayed(scene: &Scene, key: &str) {

@@ -18,8 +18,9 @@ pub use booking::{
     ListBookings, PAYMENT_METHOD, PaymentMethod, RefundStatus, surely_pays,
 };
 pub use operators::{
-    BREAKERS, BULK, BreakerMode, BreakerView, BulkAct, BulkAnswer, BulkItem, DEAD_LETTER, DEAD_LETTERS, DeadLetter,
-    DeadLetterDetail, DeadLetterPage, ListDeadLetters, REPLAY, ReplayDeadLetter, Replayed, SET_BREAKER, SetBreaker,
+    BREAKERS, BULK, BreakerMode, BreakerView, BulkAct, BulkAnswer, BulkItem, DEAD_LETTER, DEAD_LETTERS, DISCARD,
+    DeadLetter, DeadLetterDetail, DeadLetterPage, HandleDeadLetter, ListDeadLetters, REPLAY, Replayed, SET_BREAKER,
+    SetBreaker,
 };
 
 /// Name of the saga that puts an event, or a change of it, on sale.

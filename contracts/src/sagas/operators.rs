@@ -15,8 +15,11 @@ pub const SET_BREAKER: &str = "set_breaker";
 pub const DEAD_LETTERS: &str = "dead_letters";
 /// Query: a dead letter's number to `Option<DeadLetterDetail>`.
 pub const DEAD_LETTER: &str = "dead_letter";
-/// Query: [`ReplayDeadLetter`] to `Option<Replayed>`: sent again on the subject that it came on, then taken off the list.
+/// Query: [`HandleDeadLetter`] to `Option<Replayed>`: sent again on the subject that it came on, then taken off the list.
 pub const REPLAY: &str = "replay";
+/// Query: [`HandleDeadLetter`] to `Option<DeadLetter>`: taken off the list, unless one of its sagas has not ended
+/// ([`codes::SAGA_UNFINISHED`](crate::codes::SAGA_UNFINISHED)).
+pub const DISCARD: &str = "discard";
 
 /// Acts on a page of the sagas that a filter finds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -168,14 +171,14 @@ pub struct DeadLetterDetail {
     pub payload: String,
 }
 
-/// Sends a dead letter again.
+/// Sends a dead letter again, or discards it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ReplayDeadLetter {
+pub struct HandleDeadLetter {
     /// Its number.
     pub id: u64,
     /// Who.
     pub actor: String,
-    /// Why; it stands in the history of the letter's sagas.
+    /// Why; of one that is sent again it stands in the history of its sagas.
     pub reason: String,
 }
 

@@ -1,4 +1,4 @@
-//! `eventicket dead`: messages that could not be handled, and sending them again.
+//! `eventicket dead`: messages that could not be handled, sending them again, and discarding them.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use eventicket_contracts::SagaId;
 use eventicket_contracts::sagas::{
-    DEAD_LETTER, DEAD_LETTERS, DeadLetter, DeadLetterDetail, DeadLetterPage, ListDeadLetters, REPLAY, ReplayDeadLetter,
-    Replayed,
+    DEAD_LETTER, DEAD_LETTERS, DISCARD, DeadLetter, DeadLetterDetail, DeadLetterPage, HandleDeadLetter,
+    ListDeadLetters, REPLAY, Replayed,
 };
 use eventicket_nats::{Nats, QueryFailure};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::reach::{ORCHESTRATOR, actor, connect, ended};
@@ -23,7 +24,7 @@ const WIDTH: usize = 140;
 
 /// Look at dead letters and send them again
 ///
-/// Exit code: 0 all is done, 1 one is not there or was not sent, 2 the platform cannot be reached.
+/// Exit code: 0 all is done, 1 one is not there or was refused, 2 the platform cannot be reached.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -67,6 +68,18 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Take dead letters off the list without sending them again, where no saga may still need them
+    Discard {
+        /// Their numbers
+        #[arg(required = true)]
+        ids: Vec<u64>,
+        /// Why; stands in the log
+        #[arg(long)]
+        reason: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Asks the running platform and prints the answer.
@@ -94,7 +107,10 @@ async fn carry_out(command: Command, home: &Path) -> anyhow::Result<ExitCode> {
             output::line(&if json { serde_json::to_string_pretty(&letter)? } else { shown(&letter) });
             Ok(ExitCode::SUCCESS)
         }
-        Command::Replay { ids, reason, json } => replay(&nats, ids, &reason, json).await,
+        Command::Replay { ids, reason, json } => each(&nats, REPLAY, (ids, &reason, json), ("sent", sent)).await,
+        Command::Discard { ids, reason, json } => {
+            each(&nats, DISCARD, (ids, &reason, json), ("discarded", discarded)).await
+        }
     }
 }
 
@@ -112,20 +128,23 @@ async fn list(nats: &Nats, mut query: ListDeadLetters, limit: u32) -> anyhow::Re
     Ok(letters)
 }
 
-async fn replay(nats: &Nats, ids: Vec<u64>, reason: &str, json: bool) -> anyhow::Result<ExitCode> {
-    let (mut all_sent, mut told) = (true, Vec::new());
+/// Asks for each letter, and tells what came of it; `done` is what one is called that was handled, and how it is told.
+async fn each<A: DeserializeOwned>(
+    nats: &Nats,
+    query: &str,
+    (ids, reason, json): (Vec<u64>, &str, bool),
+    (done, tell): (&str, fn(A) -> String),
+) -> anyhow::Result<ExitCode> {
+    let (mut all_done, mut told) = (true, Vec::new());
     for id in ids {
-        let query = ReplayDeadLetter { id, actor: actor(), reason: reason.to_owned() };
-        let (outcome, text) = match nats.query::<Option<Replayed>>(ORCHESTRATOR, REPLAY, &query).await {
-            Ok(Some(sent)) => {
-                let sagas = sent.sagas.iter().map(SagaId::to_string).collect::<Vec<_>>().join(", ");
-                ("sent", format!("{id}  sent again on {}  {sagas}", sent.subject))
-            }
+        let asked = HandleDeadLetter { id, actor: actor(), reason: reason.to_owned() };
+        let (outcome, text) = match nats.query::<Option<A>>(ORCHESTRATOR, query, &asked).await {
+            Ok(Some(answer)) => (done, format!("{id}  {}", tell(answer))),
             Ok(None) => ("not_found", format!("there is no dead letter {id}")),
             Err(QueryFailure::Refused(refused)) => ("refused", format!("{id}  {}", refused.message)),
-            Err(failure) => return Err(failure).context("replay"),
+            Err(failure) => return Err(failure).context(query.to_owned()),
         };
-        all_sent &= outcome == "sent";
+        all_done &= outcome == done;
         if json {
             told.push(json!({ "id": id, "outcome": outcome }));
         } else {
@@ -135,7 +154,16 @@ async fn replay(nats: &Nats, ids: Vec<u64>, reason: &str, json: bool) -> anyhow:
     if json {
         output::line(&serde_json::to_string_pretty(&told)?);
     }
-    Ok(if all_sent { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if all_done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn sent(letter: Replayed) -> String {
+    let sagas = letter.sagas.iter().map(SagaId::to_string).collect::<Vec<_>>().join(", ");
+    format!("sent again on {}  {sagas}", letter.subject)
+}
+
+fn discarded(letter: DeadLetter) -> String {
+    format!("discarded  {} on {}", letter.reason, letter.subject)
 }
 
 fn table(letters: &[DeadLetter]) -> String {

@@ -6,6 +6,7 @@ pub mod breakers;
 pub mod bulk;
 pub mod dead_letter;
 pub mod dead_letters;
+pub mod discard;
 pub mod history;
 pub mod replay;
 pub mod saga;
@@ -67,7 +68,9 @@ pub async fn server(nats: &Nats, reader: Reader) -> anyhow::Result<QueryServer> 
     server.endpoint(contract::DEAD_LETTERS, move |q| dead_letters::list(r.clone(), q)).await?;
     let r = reader.clone();
     server.endpoint(contract::DEAD_LETTER, move |q| dead_letter::get(r.clone(), q)).await?;
-    server.endpoint(contract::REPLAY, move |q| replay::replay(reader.clone(), q)).await?;
+    let r = reader.clone();
+    server.endpoint(contract::REPLAY, move |q| replay::replay(r.clone(), q)).await?;
+    server.endpoint(contract::DISCARD, move |q| discard::discard(reader.clone(), q)).await?;
     tracing::debug!(subject = subjects::query(SERVICE, "*"), "queries are answered");
     Ok(server)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use eventicket_contracts::codes;
 use eventicket_contracts::envelope::Key;
-use eventicket_contracts::sagas::{Act, Action, ReplayDeadLetter, Replayed};
+use eventicket_contracts::sagas::{Act, Action, HandleDeadLetter, Replayed};
 use eventicket_nats::QueryError;
 
 use super::dead_letters::{failed, keys, shown};
@@ -14,7 +14,7 @@ use super::{Reader, acts};
 ///
 /// It is noted in the history of its sagas before it is sent, since what it brings may end them. Whatever fails on the
 /// way leaves the letter where it is: sent twice it does no harm.
-pub async fn replay(reader: Reader, query: ReplayDeadLetter) -> Result<Option<Replayed>, QueryError> {
+pub async fn replay(reader: Reader, query: HandleDeadLetter) -> Result<Option<Replayed>, QueryError> {
     let Some(letter) = reader.nats.letter(query.id).await.map_err(|e| failed(&e))? else { return Ok(None) };
     note(&reader, &query, keys(&letter)).await?;
     reader.nats.publish_again(&letter).await.map_err(|error| {
@@ -28,7 +28,7 @@ pub async fn replay(reader: Reader, query: ReplayDeadLetter) -> Result<Option<Re
 }
 
 /// Writes actor and reason into each saga's history; one that has ended or is unknown is left out.
-async fn note(reader: &Reader, query: &ReplayDeadLetter, keys: Vec<Key>) -> Result<(), QueryError> {
+async fn note(reader: &Reader, query: &HandleDeadLetter, keys: Vec<Key>) -> Result<(), QueryError> {
     let steps: BTreeSet<_> = keys.into_iter().map(|key| (key.saga, key.step)).collect();
     let act = |(saga, step)| Act {
         saga,

@@ -1,13 +1,13 @@
-//! Dead letters: listed, shown, sent again.
+//! Dead letters: listed, shown, sent again, discarded.
 
 use eventicket_contracts::SagaId;
 use eventicket_contracts::envelope::{Answer, Half, Key, Reply};
 use eventicket_contracts::sagas::{
-    DEAD_LETTER, DEAD_LETTERS, DeadLetter, DeadLetterDetail, DeadLetterPage, ListDeadLetters, REPLAY, ReplayDeadLetter,
-    Replayed,
+    DEAD_LETTER, DEAD_LETTERS, DISCARD, DeadLetter, DeadLetterDetail, DeadLetterPage, HandleDeadLetter,
+    ListDeadLetters, REPLAY, Replayed,
 };
-use eventicket_contracts::subjects;
-use eventicket_nats::{Outgoing, command_headers};
+use eventicket_contracts::{codes, subjects};
+use eventicket_nats::{Outgoing, QueryFailure, command_headers};
 use serde_json::json;
 
 use crate::bench::{Bench, DESK, GUARD};
@@ -31,7 +31,7 @@ async fn letters(bench: &Bench, filter: ListDeadLetters, number: usize) -> Vec<D
 }
 
 async fn replay(bench: &Bench, id: u64) -> Option<Replayed> {
-    let query = ReplayDeadLetter { id, actor: "operator:7".into(), reason: "mended".into() };
+    let query = HandleDeadLetter { id, actor: "operator:7".into(), reason: "mended".into() };
     bench.query(REPLAY, &query).await
 }
 
@@ -105,6 +105,32 @@ async fn a_letter_without_an_envelope_and_one_of_an_unknown_saga_are_replayed_to
     assert_eq!((of(&again, DESK.name()).subject, of(&again, "orchestrator").subject), (junk.subject, lost.subject));
     assert_eq!(letters(&bench, all(), 2).await.len(), 2, "the first ones are off the list");
     stop(bench, replica).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_is_discarded_unless_a_saga_may_still_need_it() {
+    let bench = Bench::new().await;
+    let (_desk, replica) = (bench.desk(), bench.replica(&[1]).await);
+    bench.desk.panics.lock().unwrap().insert("seal");
+    let saga = bench.started(json!({})).await;
+    bench.until(&[saga], |row| !row.saga.attention.is_empty()).await;
+    let needed = letters(&bench, all(), 1).await.remove(0);
+    publish(&bench, "cmd.desk.open.0", "not json").await;
+    let junk = letters(&bench, all(), 2).await.remove(1);
+    let discard = async |letter: &DeadLetter| {
+        let query = HandleDeadLetter { id: letter.id, actor: "operator:7".into(), reason: "garbage".into() };
+        bench.ctx.nats.query::<Option<DeadLetter>>("orchestrator", DISCARD, &query).await
+    };
+    assert_eq!(discard(&junk).await.unwrap().as_ref(), Some(&junk));
+    assert_eq!(discard(&junk).await.unwrap(), None, "it is off the list");
+    match discard(&needed).await {
+        Err(QueryFailure::Refused(error)) => assert_eq!(error.code, codes::SAGA_UNFINISHED),
+        other => panic!("{other:?}"),
+    }
+    bench.desk.panics.lock().unwrap().clear();
+    replay(&bench, needed.id).await.expect("it is still there");
+    bench.completed(&[saga]).await;
+    bench.end(vec![replica]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -154,7 +154,8 @@ fn translated(service: &str, error: QueryError) -> Problem {
         | codes::NOT_PUBLISHED
         | codes::CHANGE_PENDING
         | codes::EVENT_CANCELLED
-        | codes::EVENT_OVER => problem(StatusCode::CONFLICT, "Not possible in its state"),
+        | codes::EVENT_OVER
+        | codes::SAGA_UNFINISHED => problem(StatusCode::CONFLICT, "Not possible in its state"),
         codes::UNAVAILABLE => unavailable(service).with_detail(error.message),
         _ => {
             tracing::error!(service, code = error.code, message = error.message, "a query was refused unexpectedly");
@@ -203,6 +204,7 @@ mod tests {
             ("change_pending", 409),
             ("event_cancelled", 409),
             ("event_over", 409),
+            ("saga_unfinished", 409),
             ("key_reused", 422),
             ("busy", 429),
             ("unavailable", 503),

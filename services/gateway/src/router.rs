@@ -78,6 +78,7 @@ pub fn api() -> OpenApiRouter<Shared> {
         .routes(routes!(dead_letters::list::list))
         .routes(routes!(dead_letters::show::show))
         .routes(routes!(dead_letters::replay::replay))
+        .routes(routes!(dead_letters::discard::discard))
         .routes(routes!(docs::document))
         .routes(routes!(docs::page))
 }

@@ -4,8 +4,8 @@ use super::platform::Platform;
 use super::*;
 use eventicket_contracts::sagas::{
     Act, ActAnswer, Action, BREAKERS, BULK, BreakerMode, BreakerView, BulkAct, BulkAnswer, BulkItem, DEAD_LETTER,
-    DEAD_LETTERS, DeadLetter, DeadLetterDetail, DeadLetterPage, GET_SAGA, ListDeadLetters, ListSagas, REPLAY,
-    ReplayDeadLetter, Replayed, SET_BREAKER, SagaDetail, SagaSummary, SetBreaker,
+    DEAD_LETTERS, DISCARD, DeadLetter, DeadLetterDetail, DeadLetterPage, GET_SAGA, HandleDeadLetter, ListDeadLetters,
+    ListSagas, REPLAY, Replayed, SET_BREAKER, SagaDetail, SagaSummary, SetBreaker,
 };
 use eventicket_contracts::{SagaId, codes, subjects};
 use eventicket_nats::QueryError;
@@ -118,6 +118,7 @@ async fn an_action_needs_a_reason_and_nothing_that_belongs_to_another() {
         (format!("/v1/sagas/{id}/abandon"), json!({"reason": "x", "force": "yes"}), "force"),
         ("/v1/breakers/payments/open".into(), json!({}), "reason"),
         ("/v1/dead-letters/7/replay".into(), json!({"reason": ""}), "reason"),
+        ("/v1/dead-letters/7/discard".into(), json!({"reason": ""}), "reason"),
         ("/v1/sagas/bulk".into(), json!({"action": "retry", "reason": "x"}), "filter"),
         ("/v1/sagas/bulk".into(), json!({"filter": {}, "action": "retry", "reason": "x"}), "filter"),
         ("/v1/sagas/bulk".into(), json!({"all": true, "action": "retry"}), "reason"),
@@ -237,7 +238,7 @@ fn letter(id: u64) -> DeadLetter {
 }
 
 #[tokio::test]
-async fn dead_letters_are_listed_shown_and_replayed() {
+async fn dead_letters_are_listed_shown_replayed_and_discarded() {
     let platform = Platform::start().await;
     let (id, token) = platform.operator();
     let number = 1_799_746_200_000_001;
@@ -255,12 +256,22 @@ async fn dead_letters_are_listed_shown_and_replayed() {
         })
         .await;
     platform
-        .query(ORCHESTRATOR, REPLAY, move |q: ReplayDeadLetter| {
+        .query(ORCHESTRATOR, REPLAY, move |q: HandleDeadLetter| {
             assert_eq!((q.actor, q.reason.as_str()), (format!("operator:{id}"), "because"));
             match q.id {
                 7 => Ok(None),
                 8 => Err(QueryError::new(codes::UNAVAILABLE, "it could not be sent again")),
                 id => Ok(Some(Replayed { id, subject: "cmd.bookings.confirm.0".into(), sagas: vec![] })),
+            }
+        })
+        .await;
+    platform
+        .query(ORCHESTRATOR, DISCARD, move |q: HandleDeadLetter| {
+            assert_eq!((q.actor, q.reason.as_str()), (format!("operator:{id}"), "because"));
+            match q.id {
+                7 => Ok(None),
+                8 => Err(QueryError::new(codes::SAGA_UNFINISHED, "its saga has not ended")),
+                id => Ok(Some(letter(id))),
             }
         })
         .await;
@@ -278,9 +289,14 @@ async fn dead_letters_are_listed_shown_and_replayed() {
     }
 
     let why = json!({"reason": "because"});
-    let replay = async |id: u64| platform.post(&format!("/v1/dead-letters/{id}/replay"), &token, why.clone()).await;
-    let replayed = replay(number).await;
-    assert_eq!((replayed.status.as_u16(), &replayed.json()["subject"]), (200, &json!("cmd.bookings.confirm.0")));
-    replay(7).await.is_problem(404, "not_found");
-    assert_eq!(replay(8).await.is_problem(503, "unavailable")["detail"], "it could not be sent again");
+    for (action, status, code, why_not) in [
+        ("replay", 503, "unavailable", "it could not be sent again"),
+        ("discard", 409, "saga_unfinished", "its saga has not ended"),
+    ] {
+        let act = async |id: u64| platform.post(&format!("/v1/dead-letters/{id}/{action}"), &token, why.clone()).await;
+        let done = act(number).await;
+        assert_eq!((done.status.as_u16(), &done.json()["subject"]), (200, &json!("cmd.bookings.confirm.0")));
+        act(7).await.is_problem(404, "not_found");
+        assert_eq!(act(8).await.is_problem(status, code)["detail"], why_not);
+    }
 }

@@ -42,7 +42,7 @@ struct After {
 
 /// List dead letters
 ///
-/// Messages that a service, or the orchestrator, could not handle; oldest first. One that is replayed is taken off the list.
+/// Messages that a service, or the orchestrator, could not handle; oldest first. One that is replayed or discarded is taken off the list.
 #[utoipa::path(
     get, path = "/v1/dead-letters", tag = "dead-letters", operation_id = "list_dead_letters",
     params(Params),

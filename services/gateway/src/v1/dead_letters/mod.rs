@@ -1,5 +1,6 @@
 //! Dead letters, for operators: messages that could not be handled.
 
+pub mod discard;
 pub mod list;
 pub mod replay;
 pub mod show;

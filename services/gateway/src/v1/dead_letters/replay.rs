@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 
 use axum::Json;
 use axum::extract::State;
-use eventicket_contracts::sagas::{REPLAY, ReplayDeadLetter, Replayed};
+use eventicket_contracts::sagas::{HandleDeadLetter, REPLAY, Replayed};
 use eventicket_kit::Problem;
 
 use crate::app::Shared;
@@ -37,7 +37,7 @@ pub async fn replay(
     Id(id): Id<NonZeroU64>,
     body: JsonBody<Why>,
 ) -> Result<Json<Replayed>, Problem> {
-    let query = ReplayDeadLetter { id: id.get(), actor: operator.actor(), reason: body.value.reason.into() };
+    let query = HandleDeadLetter { id: id.get(), actor: operator.actor(), reason: body.value.reason.into() };
     let replayed: Option<Replayed> = app.backend.write(ORCHESTRATOR, REPLAY, &query).await?;
     replayed.map(Json).ok_or_else(Problem::not_found)
 }

@@ -8,6 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::jetstream::AckKind;
 use eventicket_contracts::Clock;
 use eventicket_contracts::envelope::{Answer, Envelope, Item, Reply, unreadable};
 use eventicket_contracts::subjects;
@@ -31,6 +32,8 @@ const MESSAGES: usize = 256;
 const FINISHING: usize = 4;
 /// First and longest delay between two tries of a batch whose dependency is away.
 const DELAY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// When a message comes again whose replies were not stored, doubled with each delivery up to the longest.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// A message that was delivered so often without an end takes its process down with it; it is dead-lettered unseen.
 const DELIVERIES: u64 = 20;
 
@@ -77,7 +80,6 @@ pub async fn run_worker<C: Commands>(
         pace.took(letters.iter().map(|letter| letter.items.len()).sum());
         for batch in batches(letters, limits.batch) {
             let started = clock.now();
-            // What a dependency that is away kept from being handled comes again, to another replica.
             let Some(done) = handle(&*commands, batch, &figures, &shutdown).await else { break };
             figures.seconds.record(clock.now().since(started).as_secs_f64());
             let Ok(permit) = finishing.clone().acquire_owned().await else { return Ok(()) };
@@ -171,7 +173,7 @@ fn batches(letters: Vec<Letter>, most: usize) -> Vec<Vec<Letter>> {
     batches
 }
 
-/// `None`: shutdown came while a dependency was away; nothing is acknowledged.
+/// `None`: shutdown came while a dependency was away; the messages go to another replica.
 async fn handle<C: Commands>(
     commands: &C,
     letters: Vec<Letter>,
@@ -185,7 +187,11 @@ async fn handle<C: Commands>(
     }
     figures.items.record(items.len() as f64);
     let spans = BatchSpans::begin(C::SERVICE.name(), &mut items);
-    let handled = if items.is_empty() { Vec::new() } else { split(commands, &items, figures, shutdown).await? };
+    let handled = if items.is_empty() { Some(Vec::new()) } else { split(commands, &items, figures, shutdown).await };
+    let Some(handled) = handled else {
+        give_back(messages.into_iter().map(|(message, _)| message).collect(), |_| None).await;
+        return None;
+    };
     Some(Done { messages, items, handled, spans })
 }
 
@@ -253,7 +259,7 @@ async fn finish<C: Commands>(nats: &Nats, done: Done, figures: &Figures) {
         _ => None,
     });
     let mut replies = Vec::with_capacity(items.len());
-    let mut acks = Vec::with_capacity(messages.len());
+    let (mut acks, mut unburied) = (Vec::with_capacity(messages.len()), Vec::new());
     let mut answered = items.into_iter().zip(handled).zip(traces);
     for (message, number) in messages {
         let mut whole = true;
@@ -275,20 +281,37 @@ async fn finish<C: Commands>(nats: &Nats, done: Done, figures: &Figures) {
                 }
             }
         }
-        if whole {
-            acks.push(message);
-        }
+        if whole { acks.push(message) } else { unburied.push(message) }
     }
+    give_back(unburied, again).await;
     for result in nats.publish_all(reply_messages(replies)).await {
         if let Err(error) = result {
-            // Unacknowledged, the commands come again, and their recorded answers with them.
+            // The commands come again, and their recorded answers with them.
             tracing::warn!(%error, "replies were not stored; their commands come again");
+            give_back(acks, again).await;
             return;
         }
     }
     for message in acks {
         ack(&message).await;
     }
+}
+
+/// Has messages come again after a time that follows from their deliveries, or at once; not only when their time to be
+/// acknowledged is over.
+async fn give_back(messages: Vec<Message>, after: fn(i64) -> Option<Duration>) {
+    for message in messages {
+        let deliveries = message.info().map_or(1, |info| info.delivered);
+        if let Err(error) = message.ack_with(AckKind::Nak(after(deliveries))).await {
+            tracing::debug!(%error, "a message was not given back; it comes again by itself");
+            return;
+        }
+    }
+}
+
+fn again(deliveries: i64) -> Option<Duration> {
+    let doublings = u32::try_from(deliveries - 1).unwrap_or(0).min(16);
+    Some((AGAIN.0 * 2_u32.pow(doublings)).min(AGAIN.1))
 }
 
 fn reply(to: Delivered, answer: Answer, trace: Option<String>) -> (String, Reply) {

@@ -11,7 +11,8 @@ use eventicket_contracts::envelope::{Answer, Envelope, Half, Item, Key, MAX_ITEM
 use eventicket_contracts::subjects::{self, Service};
 use eventicket_contracts::{Clock, SagaId};
 use eventicket_nats::{
-    Commands, Delivered, Fault, Handled, Nats, Outgoing, StreamLimits, WorkerLimits, command_headers, run_worker,
+    Commands, Delivered, Fault, Handled, Nats, Outgoing, StreamLimits, WorkerLimits, command_headers, ensure_streams,
+    run_worker,
 };
 use futures::StreamExt;
 use serde_json::value::RawValue;
@@ -248,4 +249,28 @@ async fn rule_09_a_batch_waits_for_its_dependency_and_makes_no_dead_letter() {
     assert_eq!(answers(&nats, 1).await[&second.key], Answer::done("\"second\""));
     let dead = nats.jetstream().get_stream(subjects::DEADLETTERS_STREAM).await.unwrap();
     assert_eq!(dead.cached_info().state.messages, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_whose_reply_was_not_stored_comes_again_soon() {
+    let nats = super::nats().await;
+    nats.jetstream().delete_stream(subjects::REPLIES_STREAM).await.unwrap();
+    let lost = item("lost");
+    let subject = subjects::command(Service::NOTIFICATIONS, "send", 0);
+    publish(&nats, &subject, serde_json::to_vec(&Envelope::new(vec![&lost])).unwrap()).await;
+    let _shutdown = work(&nats, Clerk::default());
+    let consumer = nats.jetstream().get_stream(Service::NOTIFICATIONS.stream()).await.unwrap();
+    let seen_twice = async {
+        loop {
+            let info = consumer.consumer_info(Service::NOTIFICATIONS.name()).await;
+            if info.is_ok_and(|info| info.num_redelivered > 0) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    // Without being given back it would come again after half a minute.
+    tokio::time::timeout(Duration::from_secs(15), seen_twice).await.expect("it is given back");
+    ensure_streams(&nats, &StreamLimits::small()).await.unwrap();
+    assert_eq!(answers(&nats, 1).await[&lost.key], Answer::done("\"lost\""));
 }

@@ -143,8 +143,9 @@ pub struct BookedItem {
     pub seats: Vec<String>,
 }
 
-/// Query: [`GetBooking`] to `Option<BookingView>`.
-pub const GET_BOOKING: &str = "booking";
+/// Query: a list of [`GetBooking`] to a list of `Option<BookingView>`, in that order. The answer may be shorter than the
+/// question, but not empty: what does not fit is asked for again.
+pub const GET_BOOKINGS: &str = "bookings_by_id";
 /// Query: [`ListBookings`] to `Page<BookingView>`, newest first.
 pub const LIST_BOOKINGS: &str = "bookings";
 

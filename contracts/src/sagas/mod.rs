@@ -14,7 +14,7 @@ use crate::identity::Idempotency;
 use crate::{CustomerId, EventId, SagaId, Timestamp};
 
 pub use booking::{
-    BOOKING, BookedItem, BookingInput, BookingStatus, BookingView, GET_BOOKING, GetBooking, LIST_BOOKINGS,
+    BOOKING, BookedItem, BookingInput, BookingStatus, BookingView, GET_BOOKINGS, GetBooking, LIST_BOOKINGS,
     ListBookings, PAYMENT_METHOD, PaymentMethod, RefundStatus, surely_pays,
 };
 pub use operators::{

@@ -1,17 +1,38 @@
-//! Query `booking`: one booking, as its customer sees it.
+//! Query `bookings_by_id`: bookings, as their customers see them.
 
-use eventicket_contracts::sagas::{BOOKING, BookingView, GetBooking};
+use std::collections::HashMap;
+
+use eventicket_contracts::SagaId;
+use eventicket_contracts::sagas::{BOOKING, GetBooking};
 use eventicket_nats::QueryError;
-use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::{Reader, failed};
 use crate::runtime::journal;
+use crate::runtime::row::Row;
+use crate::runtime::turn::view;
+
+/// Most bookings of one answer.
+const MOST: usize = 256;
+/// Bytes behind which an answer ends: it must fit a message of the broker.
+const ENOUGH: usize = 384 * 1024;
 
 /// `None` where there is no such booking, or it is another customer's.
-pub async fn get(reader: Reader, query: GetBooking) -> Result<Option<BookingView>, QueryError> {
-    let rows = journal::load(&reader.pool, &[query.id]).await.map_err(|e| failed(&e))?;
-    let row = rows.into_iter().find(|r| r.saga.definition == BOOKING);
-    let row = row.filter(|r| query.owner.is_none() || r.owner == query.owner);
-    let view = row.zip(reader.catalogue.kind(BOOKING)).map(|(row, kind)| (kind.view)(&row.view()));
-    Ok(view.and_then(|v| BookingView::deserialize(v).ok()))
+pub async fn get(reader: Reader, mut queries: Vec<GetBooking>) -> Result<Vec<Option<Box<RawValue>>>, QueryError> {
+    queries.truncate(MOST);
+    let ids: Vec<SagaId> = queries.iter().map(|query| query.id).collect();
+    let rows = journal::load(&reader.pool, &ids).await.map_err(|e| failed(&e))?;
+    let rows: HashMap<SagaId, Row> = rows.into_iter().map(|row| (row.id, row)).collect();
+    let (mut answers, mut bytes) = (Vec::with_capacity(queries.len()), 0);
+    for query in &queries {
+        let is_theirs = |row: &&Row| query.owner.is_none() || row.owner == query.owner;
+        let row = rows.get(&query.id).filter(|row| row.saga.definition == BOOKING).filter(is_theirs);
+        let answer = row.and_then(|row| serde_json::value::to_raw_value(&view(&reader.catalogue, row)).ok());
+        bytes += answer.as_ref().map_or(4, |answer| answer.get().len());
+        answers.push(answer);
+        if bytes > ENOUGH {
+            break;
+        }
+    }
+    Ok(answers)
 }

@@ -49,7 +49,7 @@ pub const SERVICE: &str = "orchestrator";
 pub async fn server(nats: &Nats, reader: Reader) -> anyhow::Result<QueryServer> {
     let mut server = QueryServer::start(nats, SERVICE, "Sagas: bookings, their state and history").await?;
     let r = reader.clone();
-    server.endpoint(contract::GET_BOOKING, move |q| booking::get(r.clone(), q)).await?;
+    server.endpoint(contract::GET_BOOKINGS, move |q| booking::get(r.clone(), q)).await?;
     let r = reader.clone();
     server.endpoint(contract::LIST_BOOKINGS, move |q| bookings::list(r.clone(), q)).await?;
     let r = reader.clone();

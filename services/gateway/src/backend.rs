@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use eventicket_contracts::sagas::{Act, ActAnswer, StartAnswer, StartSaga};
+use eventicket_contracts::sagas::{Act, ActAnswer, BookingView, GetBooking, StartAnswer, StartSaga};
 use eventicket_contracts::{codes, identity, subjects};
 use eventicket_kit::{FieldError, Problem};
 use eventicket_nats::{Nats, QueryError, QueryFailure, Starts};
@@ -11,6 +11,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
+
+use crate::reads::Reads;
 
 /// The service that answers for users and tokens.
 pub const IDENTITY: &str = identity::SERVICE;
@@ -32,13 +34,14 @@ pub struct Backend(Option<Way>);
 struct Way {
     nats: Nats,
     starts: Starts,
+    reads: Reads,
 }
 
 impl Backend {
     /// Over these connections, until shutdown.
     pub fn new(nats: Nats, shutdown: CancellationToken) -> Self {
-        let starts = Starts::begin(nats.clone(), shutdown);
-        Self(Some(Way { nats, starts }))
+        let (starts, reads) = (Starts::begin(nats.clone(), shutdown), Reads::begin(nats.clone()));
+        Self(Some(Way { nats, starts, reads }))
     }
 
     /// Nobody answers.
@@ -81,6 +84,12 @@ impl Backend {
         query: &impl Serialize,
     ) -> Result<A, Problem> {
         self.ask(service, name, query).await.map_err(|failure| refused(service, failure, true))
+    }
+
+    /// Reads a booking; `None` where there is none, or it is another customer's.
+    pub async fn booking(&self, query: GetBooking) -> Result<Option<BookingView>, Problem> {
+        let way = self.0.as_ref().ok_or_else(|| unavailable(ORCHESTRATOR))?;
+        way.reads.booking(query).await.map_err(|failure| refused(ORCHESTRATOR, failure, false))
     }
 
     /// Starts a saga.

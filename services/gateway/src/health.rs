@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use eventicket_contracts::bookings::{AVAILABILITY, AvailabilityQuery};
 use eventicket_contracts::events::{self, GetEvent, Viewer};
 use eventicket_contracts::identity::USERS;
-use eventicket_contracts::sagas::{GET_BOOKING, GetBooking};
+use eventicket_contracts::sagas::{GET_BOOKINGS, GetBooking};
 use eventicket_contracts::{CustomerId, EventId, SagaId};
 use serde::Serialize;
 use serde_json::Value;
@@ -113,12 +113,12 @@ async fn report(app: &App) -> Report {
         }
     };
     let value = |query: Result<Value, serde_json::Error>| query.unwrap_or_default();
-    let booking = value(serde_json::to_value(GetBooking { id: SagaId(nobody), owner: None }));
+    let booking = value(serde_json::to_value([GetBooking { id: SagaId(nobody), owner: None }]));
     let event = value(serde_json::to_value(GetEvent { id: EventId(nobody), viewer: Viewer::Public }));
     let left = value(serde_json::to_value(AvailabilityQuery { event: EventId(nobody) }));
     let users = value(serde_json::to_value([CustomerId(nobody)]));
     let (orchestrator, identity, events, bookings) = tokio::join!(
-        ask(ORCHESTRATOR, GET_BOOKING, booking),
+        ask(ORCHESTRATOR, GET_BOOKINGS, booking),
         ask(IDENTITY, USERS, users),
         ask(EVENTS, events::GET, event),
         ask(BOOKINGS, AVAILABILITY, left),

@@ -22,6 +22,7 @@ mod limits;
 mod openapi;
 mod paging;
 mod prefer;
+mod reads;
 mod router;
 mod status;
 mod throttle;

@@ -7,8 +7,8 @@ use super::*;
 use eventicket_contracts::bookings::{TICKETS, Ticket, TicketsQuery};
 use eventicket_contracts::identity::Idempotency;
 use eventicket_contracts::sagas::{
-    Act, ActAnswer, Action, BookedItem, BookingStatus, BookingView, GET_BOOKING, GetBooking, RefundStatus, StartAnswer,
-    StartSaga,
+    Act, ActAnswer, Action, BookedItem, BookingStatus, BookingView, GET_BOOKINGS, GetBooking, RefundStatus,
+    StartAnswer, StartSaga,
 };
 use eventicket_contracts::{BookingId, EventId, SagaId, TicketTypeId, codes, subjects};
 use futures::StreamExt as _;
@@ -18,10 +18,14 @@ impl Platform {
     async fn bookings(&self) -> Arc<Mutex<Vec<BookingView>>> {
         let kept: Arc<Mutex<Vec<BookingView>>> = Arc::default();
         let shown = kept.clone();
-        self.query("orchestrator", GET_BOOKING, move |q: GetBooking| {
+        self.query("orchestrator", GET_BOOKINGS, move |queries: Vec<GetBooking>| {
             let shown = shown.lock().unwrap();
-            let mine = |b: &&BookingView| b.id == q.id && q.owner.is_none_or(|o| o == b.customer_id);
-            Ok(shown.iter().find(mine).cloned())
+            let one = |q: &GetBooking| {
+                let mine = |b: &&BookingView| b.id == q.id && q.owner.is_none_or(|o| o == b.customer_id);
+                shown.iter().find(mine).cloned()
+            };
+            // Not all fit into one answer.
+            Ok(queries.iter().take(100).map(one).collect::<Vec<_>>())
         })
         .await;
         kept
@@ -123,6 +127,28 @@ async fn what_is_not_admitted_or_refused_is_told() {
     let silent = platform.gateway.send(post("/v1/bookings", &token, &[KEY], &order())).await;
     silent.is_problem(503, "outcome-unknown");
     assert_eq!(silent.header("retry-after"), "1");
+}
+
+#[tokio::test]
+async fn many_looks_are_answered_each_with_its_own_booking() {
+    let platform = Platform::start().await;
+    let bookings = platform.bookings().await;
+    let mine: Vec<(BookingId, String)> = (0..300)
+        .map(|_| {
+            let (customer, token) = platform.customer();
+            let id = SagaId::fresh();
+            bookings.lock().unwrap().push(view(id, customer, BookingStatus::Confirmed));
+            (id, token)
+        })
+        .collect();
+    let looks = mine.iter().enumerate().map(async |(n, (id, token))| {
+        let other = &mine[(n + 1) % mine.len()].0;
+        let look = async |id: &BookingId| platform.gateway.send(get(&format!("/v1/bookings/{id}"), token)).await;
+        let (own, foreign) = tokio::join!(look(id), look(other));
+        assert_eq!(own.json()["id"], id.to_string());
+        foreign.is_problem(404, "not_found");
+    });
+    futures::future::join_all(looks).await;
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ pub mod tickets;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use eventicket_contracts::sagas::{Act, ActAnswer, Action, BookingStatus, BookingView, GET_BOOKING, GetBooking};
+use eventicket_contracts::sagas::{Act, ActAnswer, Action, BookingStatus, BookingView, GetBooking};
 use eventicket_contracts::{BookingId, CustomerId, codes};
 use eventicket_kit::{FieldError, Problem};
 use serde::Deserialize as _;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::auth::Caller;
-use crate::backend::{self, ORCHESTRATOR};
+use crate::backend;
 use crate::status::Waiter;
 
 /// Longest name of a payment method.
@@ -26,8 +26,7 @@ const MAX_METHOD: usize = 255;
 
 /// The booking, where it is `owner`'s or `owner` is nobody in particular.
 async fn read(app: &App, id: BookingId, owner: Option<CustomerId>) -> Result<BookingView, Problem> {
-    let booking: Option<BookingView> = app.backend.read(ORCHESTRATOR, GET_BOOKING, &GetBooking { id, owner }).await?;
-    booking.ok_or_else(Problem::not_found)
+    app.backend.booking(GetBooking { id, owner }).await?.ok_or_else(Problem::not_found)
 }
 
 /// The booking once it is no longer pending, or as it is when the time is up. It was accepted, so that a failure to

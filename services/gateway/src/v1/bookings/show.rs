@@ -16,7 +16,10 @@ use crate::extract::Id;
 #[utoipa::path(
     get, path = "/v1/bookings/{id}", tag = "bookings", operation_id = "show_booking",
     params(("id" = BookingId, Path, description = "The booking")),
-    responses((status = 200, description = "The booking", body = BookingView, example = json!(super::example()))),
+    responses(
+        (status = 200, description = "The booking", body = BookingView, example = json!(super::example())),
+        (status = 429, description = "`busy`: too many look at their bookings now; or `rate_limited`"),
+    ),
     security(("bearer" = ["customer"])),
 )]
 pub async fn show(

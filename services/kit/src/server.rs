@@ -15,8 +15,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// How long requests under way may take after shutdown.
-const LAST_REQUESTS: Duration = Duration::from_secs(5);
+/// How long requests under way may take after shutdown; nobody else takes new ones meanwhile.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
 /// Before the next try to accept, where the process has too many files open.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

@@ -110,7 +110,7 @@ pub fn render(reports: &[Report]) -> String {
     machines(&mut text, reports);
     targets(&mut text, &all);
     if all.named("triple").is_some() {
-        text.push_str("\n![Three times the knee for a minute: offered, confirmed and refused by second](rush.svg)\n");
+        text.push_str("\n![Three times the knee: offered, confirmed and refused by second](rush.svg)\n");
     }
     runs(&mut text, reports);
     if let Some(knee) = all.named("knee").and_then(|report| report.knee.as_ref()) {

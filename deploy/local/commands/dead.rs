@@ -57,29 +57,22 @@ enum Command {
         json: bool,
     },
     /// Send dead letters again, on the subjects that they came on, and take them off the list
-    Replay {
-        /// Their numbers
-        #[arg(required = true)]
-        ids: Vec<u64>,
-        /// Why; stands in the history of their sagas
-        #[arg(long)]
-        reason: String,
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Replay(Handle),
     /// Take dead letters off the list without sending them again, where no saga may still need them
-    Discard {
-        /// Their numbers
-        #[arg(required = true)]
-        ids: Vec<u64>,
-        /// Why; stands in the log
-        #[arg(long)]
-        reason: String,
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Discard(Handle),
+}
+
+#[derive(Debug, clap::Args)]
+struct Handle {
+    /// Their numbers
+    #[arg(required = true)]
+    ids: Vec<u64>,
+    /// Why; stands in the history of the sagas of those that are sent again, else in the log
+    #[arg(long)]
+    reason: String,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Asks the running platform and prints the answer.
@@ -107,10 +100,8 @@ async fn carry_out(command: Command, home: &Path) -> anyhow::Result<ExitCode> {
             output::line(&if json { serde_json::to_string_pretty(&letter)? } else { shown(&letter) });
             Ok(ExitCode::SUCCESS)
         }
-        Command::Replay { ids, reason, json } => each(&nats, REPLAY, (ids, &reason, json), ("sent", sent)).await,
-        Command::Discard { ids, reason, json } => {
-            each(&nats, DISCARD, (ids, &reason, json), ("discarded", discarded)).await
-        }
+        Command::Replay(letters) => each(&nats, REPLAY, letters, "sent", sent).await,
+        Command::Discard(letters) => each(&nats, DISCARD, letters, "discarded", discarded).await,
     }
 }
 
@@ -128,16 +119,17 @@ async fn list(nats: &Nats, mut query: ListDeadLetters, limit: u32) -> anyhow::Re
     Ok(letters)
 }
 
-/// Asks for each letter, and tells what came of it; `done` is what one is called that was handled, and how it is told.
+/// Asks for each letter, and tells what came of it; one that was handled is called `done`, and told by `tell`.
 async fn each<A: DeserializeOwned>(
     nats: &Nats,
     query: &str,
-    (ids, reason, json): (Vec<u64>, &str, bool),
-    (done, tell): (&str, fn(A) -> String),
+    Handle { ids, reason, json }: Handle,
+    done: &str,
+    tell: fn(A) -> String,
 ) -> anyhow::Result<ExitCode> {
     let (mut all_done, mut told) = (true, Vec::new());
     for id in ids {
-        let asked = HandleDeadLetter { id, actor: actor(), reason: reason.to_owned() };
+        let asked = HandleDeadLetter { id, actor: actor(), reason: reason.clone() };
         let (outcome, text) = match nats.query::<Option<A>>(ORCHESTRATOR, query, &asked).await {
             Ok(Some(answer)) => (done, format!("{id}  {}", tell(answer))),
             Ok(None) => ("not_found", format!("there is no dead letter {id}")),

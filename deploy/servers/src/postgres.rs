@@ -23,7 +23,7 @@ const CONFIGURATION: &[(&str, &str)] = &[
     ("listen_addresses", "127.0.0.1"),
     ("unix_socket_directories", ""),
     ("shared_buffers", "256MB"),
-    // Less often a checkpoint, less often whole pages in the log. They are not compressed: that took more than writing them.
+    // Less often a checkpoint, less often whole pages in the log. They are not compressed: in a rush that took 4 % of all CPU.
     ("max_wal_size", "4GB"),
     ("checkpoint_timeout", "15min"),
     ("autovacuum_naptime", "10s"),

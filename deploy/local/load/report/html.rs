@@ -8,7 +8,8 @@ use crate::load::watch::Sample;
 
 /// Cores below which a process is left out of the charts.
 const LITTLE: f64 = 0.02;
-const MIB: f64 = 1_048_576.0;
+/// Bytes.
+pub const MIB: f64 = 1_048_576.0;
 const STYLE: &str = "body{font:15px/1.45 sans-serif;max-width:980px;margin:2em auto;padding:0 1em;color:#222}\
     pre{background:#f5f5f5;padding:1em;overflow-x:auto;font-size:13px}svg{width:100%;height:auto;margin:.6em 0}";
 

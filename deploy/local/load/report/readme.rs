@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::html::MIB;
 use super::{OWN, Phase, Report};
 use crate::load::tally::REFUSED;
 use crate::load::watch::Sample;
@@ -209,13 +210,13 @@ fn runs(text: &mut String, reports: &[Report]) {
     }
 }
 
-/// The most that services and nats-server held, MiB. PostgreSQL's processes share what each of them shows.
+/// The most that services, nats-server and the mock payment gateway, which keeps every intent, held together, MiB. PostgreSQL's processes share what each of them shows.
 fn memory(report: &Report) -> f64 {
     let ours = |sample: &Sample| {
         let own = sample.memory.iter().filter(|(name, _)| !name.starts_with("postgres") && *name != OWN);
         own.map(|(_, bytes)| *bytes as f64).sum::<f64>()
     };
-    report.samples.iter().map(ours).fold(0.0, f64::max) / 1_048_576.0
+    report.samples.iter().map(ours).fold(0.0, f64::max) / MIB
 }
 
 fn budget(text: &mut String, name: &str, report: &Report) {

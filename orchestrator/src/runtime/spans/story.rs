@@ -63,7 +63,7 @@ impl<'a> Story<'a> {
                     end(part(false), begin, failure);
                 }
                 What::Skipped => {
-                    if let Some(begin) = open.remove(&part(false)) {
+                    if let Some(begin) = open.remove(&part(false)).or_else(|| waits.remove(&part(false))) {
                         end(part(false), begin, Some("skipped"));
                     }
                 }

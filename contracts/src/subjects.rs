@@ -153,6 +153,8 @@ pub const START: &str = "orc.start";
 pub const ACT: &str = "orc.act";
 /// Core NATS broadcast of changes of status, [`crate::sagas::StatusChange`]s in an array.
 pub const STATUS: &str = "orc.status";
+/// Core NATS broadcast of how much is in flight, a [`crate::sagas::InFlight`].
+pub const IN_FLIGHT: &str = "orc.in_flight";
 
 /// Header with the subject that replies go to.
 pub const HEADER_REPLY: &str = "Eventicket-Reply";

@@ -281,7 +281,9 @@ async fn what_is_only_told_is_passed_over(scene: &Scene) {
         for subject in &known {
             scene.broker.publish(subject.clone(), payload.clone().into()).await.unwrap().await.unwrap();
         }
-        scene.client.publish(subjects::STATUS, payload.into()).await.unwrap();
+        for subject in [subjects::STATUS, subjects::IN_FLIGHT] {
+            scene.client.publish(subject, payload.clone().into()).await.unwrap();
+        }
     }
     // What is told of bookings still comes, behind all that.
     let last = scene.broker.get_stream(subjects::EVENTS_STREAM).await.unwrap().cached_info().state.last_sequence;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bookings::{Line, ReserveItem};
 use crate::payments::NextAction;
+use crate::subjects::Service;
 use crate::{BookingId, CustomerId, EventId, Money, Timestamp};
 
 /// Name of the booking saga.
@@ -35,9 +36,12 @@ pub struct BookingInput {
     pub method: Option<String>,
 }
 
-/// Whether a booking's saga is sure to charge before it waits for anybody, as far as is known before its first step.
-pub fn surely_pays(has_method: bool, expected_total: Option<Money>) -> bool {
-    has_method && expected_total.is_none_or(|total| total.amount > 0)
+/// The services that a booking's saga surely calls before it waits for anybody or is past its point of no return, as far
+/// as is known before its first step.
+pub fn surely_called(has_method: bool, expected_total: Option<Money>) -> &'static [&'static str] {
+    const ALL: [&str; 2] = [Service::BOOKINGS.name(), Service::PAYMENTS.name()];
+    let pays = has_method && expected_total.is_none_or(|total| total.amount > 0);
+    if pays { &ALL } else { &ALL[..1] }
 }
 
 /// The status of a booking.

@@ -1,9 +1,11 @@
 //! Requests to the orchestrator and what it tells of sagas.
 //!
 //! * `booking`: the booking saga's input and what its customer sees of it.
+//! * `in_flight`: how much is under way, for those who start sagas.
 //! * `operators`: bulk actions, breakers, dead letters.
 
 mod booking;
+mod in_flight;
 mod operators;
 
 use serde::{Deserialize, Serialize};
@@ -15,8 +17,9 @@ use crate::{CustomerId, EventId, SagaId, Timestamp};
 
 pub use booking::{
     BOOKING, BookedItem, BookingInput, BookingStatus, BookingView, GET_BOOKINGS, GetBooking, LIST_BOOKINGS,
-    ListBookings, PAYMENT_METHOD, PaymentMethod, RefundStatus, surely_pays,
+    ListBookings, PAYMENT_METHOD, PaymentMethod, RefundStatus, surely_called,
 };
+pub use in_flight::InFlight;
 pub use operators::{
     BREAKERS, BULK, BreakerMode, BreakerView, BulkAct, BulkAnswer, BulkItem, DEAD_LETTER, DEAD_LETTERS, DISCARD,
     DeadLetter, DeadLetterDetail, DeadLetterPage, HandleDeadLetter, ListDeadLetters, REPLAY, Replayed, SET_BREAKER,

@@ -169,6 +169,7 @@ async fn take_starts(
     shutdown: CancellationToken,
 ) {
     while let Some(message) = tokio::select! { m = sub.next() => m, () = shutdown.cancelled() => None } {
+        door.asked(message.reply.as_ref());
         let (mut flawed, mut refused) = (Vec::new(), Vec::new());
         for start in starts_of(&message.payload) {
             match start {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use eventicket_contracts::SagaId;
-use eventicket_contracts::sagas::StatusChange;
+use eventicket_contracts::sagas::{InFlight, StatusChange};
 use eventicket_planted::Fault;
 
 use super::admission::{Bound, Shut};
@@ -66,9 +66,11 @@ impl<M> Memory<M> {
         of(&self.others) + of(&self.counts)
     }
 
-    /// The same at the service that has most.
-    pub fn most_outstanding(&self) -> i64 {
-        self.counts.keys().chain(self.others.keys()).map(|service| self.outstanding(service)).max().unwrap_or(0)
+    /// The same at all services.
+    pub fn in_flight(&self) -> InFlight {
+        let services = self.counts.keys().chain(self.others.keys());
+        let commands = services.map(|service| (service.clone(), self.outstanding(service))).collect();
+        InFlight { limit: self.bound.starts(), commands, askers: 1 }
     }
 
     /// The counts of commands in flight once these sagas of the turn are stored.

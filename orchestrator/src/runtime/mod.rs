@@ -37,7 +37,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventicket_contracts::{Clock, SagaId};
+use async_nats::Subject;
+use bytes::Bytes;
+use eventicket_contracts::sagas::InFlight;
+use eventicket_contracts::{Clock, SagaId, subjects};
 use eventicket_nats::pace::Pace;
 use eventicket_nats::{Fault, Nats, StreamLimits};
 use eventicket_saga::Input;
@@ -129,6 +132,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         inherit,
         memory,
         services,
+        is_much: false,
         breakers,
         publishers: Arc::new(Semaphore::new(PUBLISHERS)),
         pace: Pace::default(),
@@ -157,6 +161,8 @@ struct Replica {
     memory: Memory,
     /// All services that its sagas call.
     services: BTreeSet<String>,
+    /// Much was in flight when it was last told.
+    is_much: bool,
     breakers: Breakers,
     publishers: Arc<Semaphore>,
     pace: Pace,
@@ -176,6 +182,9 @@ impl Replica {
                 looked = self.config.clock.now();
                 self.look().await;
                 self.mind_the_door();
+                if let Some((to, payload)) = self.tells_in_flight() {
+                    let _ = self.config.nats.publisher().publish(to, payload).await; // a hint only
+                }
             }
             if work.is_empty() {
                 continue;
@@ -215,7 +224,8 @@ impl Replica {
         }
         drain(&mut self.intake.replies, &mut work, BATCH);
         drain(&mut self.intake.others, &mut work, BATCH);
-        let most = self.config.bound.timers(self.memory.most_outstanding(), BATCH);
+        let fullest = self.memory.in_flight().commands.into_values().max().unwrap_or(0);
+        let most = self.config.bound.timers(fullest, BATCH);
         let due = self.memory.timers.take_due(self.config.clock.now(), most);
         work.extend(due.into_iter().map(|saga| Work::Poke(saga, Input::Timer)));
         drain(&mut self.intake.starts, &mut work, BATCH);
@@ -223,14 +233,19 @@ impl Replica {
         Some(work)
     }
 
-    /// Tells the door how many sagas may begin until it is told again.
+    /// Tells the door what is in flight.
     fn mind_the_door(&self) {
         let queued = i64::try_from(self.intake.starts.len()).unwrap_or(i64::MAX);
-        let room = |service: &String| {
-            let room = self.config.bound.starts(self.memory.outstanding(service)) - queued;
-            (service.clone(), room)
-        };
-        self.door.set(self.services.iter().map(room).collect());
+        self.door.set(self.memory.in_flight(), queued);
+    }
+
+    /// Who starts sagas is told what is in flight while it is much, and once more when it is not.
+    fn tells_in_flight(&mut self) -> Option<(Subject, Bytes)> {
+        let in_flight = InFlight { askers: self.door.number_of_askers(), ..self.memory.in_flight() };
+        let (was_much, is_much) = (self.is_much, in_flight.is_much());
+        self.is_much = is_much;
+        let payload = || serde_json::to_vec(&in_flight).unwrap_or_default().into();
+        (was_much || is_much).then(|| (subjects::IN_FLIGHT.into(), payload()))
     }
 
     /// Looks at breakers and at the sagas that they hold.

@@ -67,7 +67,7 @@ impl<M> Memory<M> {
         checked.map_err(|message| refuse("invalid_input", message))?;
         let saga = Saga::new(start.id.0, definition, start.input.clone(), now.millis());
         let called = admission::surely_called(definition, &saga);
-        if !called.into_iter().all(|service| self.bound.admits(self.outstanding(service))) {
+        if self.in_flight().room(called) <= 0 {
             return Err(busy());
         }
         Ok(Row {

@@ -14,7 +14,7 @@ use crate::health::Health;
 use crate::idempotency::Fingerprints;
 use crate::limits::Limits;
 use crate::status::Status;
-use crate::throttle::Throttles;
+use crate::throttle::Throttle;
 
 /// Most event streams that a process serves at once; each costs a socket and a few kilobytes.
 const MAX_STREAMS: usize = 4_096;
@@ -24,7 +24,7 @@ pub struct App {
     pub backend: Backend,
     pub auth: Verifier,
     pub limits: Limits,
-    pub throttles: Throttles,
+    pub throttle: Arc<Throttle>,
     pub fingerprints: Fingerprints,
     pub seal: SealKeys,
     pub status: Arc<Status>,
@@ -60,7 +60,7 @@ impl App {
             backend,
             auth: Verifier::new(clock.clone()),
             limits: Limits::new(&settings.rates),
-            throttles: Throttles::default(),
+            throttle: Arc::default(),
             fingerprints: Fingerprints::new(&settings.idempotency_key)?,
             seal: SealKeys::parse(&settings.seal_keys)?,
             status: Arc::new(Status::default()),

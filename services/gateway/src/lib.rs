@@ -66,6 +66,7 @@ pub async fn run(ctx: Context) -> anyhow::Result<()> {
     let mut tasks = Tasks::new(ctx.shutdown.clone());
     tasks.spawn("requests", serve(listener, app.clone(), ctx.shutdown.clone()));
     tasks.spawn("status", endless(app.status.clone().follow(ctx.nats.clone(), ctx.shutdown.clone())));
+    tasks.spawn("throttle", endless(app.throttle.clone().follow(ctx.nats.clone(), ctx.shutdown.clone())));
     let (keys, limits, shutdown) = (app.clone(), app, ctx.shutdown.clone());
     tasks.spawn("keys", endless(async move { keys.auth.keep_fresh(&keys.backend, shutdown).await }));
     tasks.spawn("limits", endless(async move { limits.limits.keep_small(ctx.shutdown).await }));

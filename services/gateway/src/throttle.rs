@@ -1,111 +1,98 @@
-//! Adaptive throttling of what the orchestrator refuses for want of room: it is asked only for somewhat more than it lately
-//! admitted, and the rest is refused at the door. After "Handling Overload" in Google's *Site Reliability Engineering*,
-//! chapter 21, with sums that fade instead of a window that slides.
-//!
-//! The door need not know how much room there is, and each replica of the gateway finds its own share. Bookings that pay have a
-//! door of their own, since the orchestrator refuses them for want of room at payments, which others do not need (6.12).
+//! What goes on to the orchestrator in a rush. It tells how much is in flight ([`InFlight`]); what it would refuse for want of
+//! room is refused here, at once and for little. Where it tells nothing there is room, and it decides by itself (6.12).
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use eventicket_contracts::sagas::InFlight;
+use eventicket_contracts::subjects;
 use eventicket_kit::Problem;
+use eventicket_nats::Nats;
+use futures::StreamExt as _;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::backend;
 
-/// How many are let through for each one that was admitted: the excess finds out that there is more room again.
-const EXCESS: f64 = 1.1;
-/// Requests that are let through in [`MEMORY`] whatever happened.
-const FLOOR: f64 = 50.0;
-/// What happened this long ago counts 1/e.
-const MEMORY: Duration = Duration::from_millis(400);
+/// What was told this long ago means nothing any more: the orchestrator tells it several times in this time.
+const FRESH: Duration = Duration::from_secs(1);
+/// Most bookings without an answer while nothing is told, as at the beginning of a rush: several of the orchestrator's turns.
+const UNTOLD: i64 = 1_024;
+/// Time between two tries to hear it.
+const AGAIN: Duration = Duration::from_secs(1);
 
-/// The doors of new bookings.
+/// The door of new bookings.
 #[derive(Default)]
-pub struct Throttles {
-    pays: Throttle,
-    others: Throttle,
-}
+pub struct Throttle(Mutex<Door>);
 
-impl Throttles {
-    /// Lets a booking through that surely pays, or another one, unless too many like it were refused lately.
-    ///
-    /// # Errors
-    /// It is refused here.
-    pub fn pass(&self, pays: bool) -> Result<Pass<'_>, Problem> {
-        let door = if pays { &self.pays } else { &self.others };
-        if door.lets_through(rand::random()) { Ok(Pass(Some(door))) } else { Err(backend::busy(None)) }
-    }
-}
-
-/// What became of requests lately. Those under way do not count: a burst into an idle platform finds out by itself.
-struct Throttle(Mutex<Lately>);
-
-struct Lately {
-    at: Instant,
-    admitted: f64,
-    /// By the orchestrator or here.
-    refused: f64,
-}
-
-impl Default for Throttle {
-    fn default() -> Self {
-        Self(Mutex::new(Lately { at: Instant::now(), admitted: 0.0, refused: 0.0 }))
-    }
+#[derive(Default)]
+struct Door {
+    told: Option<(InFlight, Instant)>,
+    /// Bookings that went on and are not answered yet.
+    unanswered: i64,
+    /// Those that the orchestrator had perhaps not counted when it told what is in flight, and those since then.
+    uncounted: i64,
 }
 
 impl Throttle {
-    /// Whether a request may go on; `luck` is uniform in 0..1. What becomes of it is told later.
-    fn lets_through(&self, luck: f64) -> bool {
-        let mut lately = self.lately();
-        let ended = lately.admitted + lately.refused;
-        let beyond = ended - FLOOR - EXCESS * lately.admitted;
-        let through = luck * ended >= beyond;
-        if !through {
-            lately.refused += 1.0;
+    /// Hears what the orchestrator tells until shutdown.
+    pub async fn follow(self: Arc<Self>, nats: Nats, shutdown: CancellationToken) {
+        while !shutdown.is_cancelled() {
+            match nats.subscriber().subscribe(subjects::IN_FLIGHT).await {
+                Ok(mut told) => {
+                    while let Some(Some(message)) = shutdown.run_until_cancelled(told.next()).await {
+                        match serde_json::from_slice(&message.payload) {
+                            Ok(in_flight) => self.hear(in_flight),
+                            Err(error) => tracing::warn!(%error, "what is in flight cannot be read"),
+                        }
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "what is in flight cannot be heard"),
+            }
+            shutdown.run_until_cancelled(tokio::time::sleep(AGAIN)).await;
         }
-        through
     }
 
-    /// One that went on was not refused for want of room.
-    fn admitted(&self) {
-        self.lately().admitted += 1.0;
+    /// Takes what the orchestrator tells.
+    fn hear(&self, in_flight: InFlight) {
+        let mut door = self.door();
+        door.told = Some((in_flight, Instant::now()));
+        door.uncounted = door.unanswered;
     }
 
-    /// One that went on was.
-    fn refused(&self) {
-        self.lately().refused += 1.0;
+    /// Lets a booking through that surely calls these services.
+    ///
+    /// # Errors
+    /// There is no room; it is refused here.
+    pub fn pass(&self, called: &[&str]) -> Result<Pass<'_>, Problem> {
+        let mut door = self.door();
+        let fresh = door.told.as_ref().filter(|(_, at)| at.elapsed() < FRESH);
+        let share = |all: &InFlight| all.room(called.iter().copied()) / i64::from(all.askers.max(1));
+        if fresh.map_or(UNTOLD - door.unanswered, |(all, _)| share(all) - door.uncounted) <= 0 {
+            return Err(backend::busy(None));
+        }
+        door.unanswered += 1;
+        door.uncounted += 1;
+        Ok(Pass(self))
     }
 
-    /// As of now.
-    fn lately(&self) -> MutexGuard<'_, Lately> {
-        let mut lately = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let left = (-now.duration_since(lately.at).as_secs_f64() / MEMORY.as_secs_f64()).exp();
-        lately.at = now;
-        lately.admitted *= left;
-        lately.refused *= left;
-        lately
+    /// What was told last.
+    #[cfg(test)]
+    pub fn told(&self) -> Option<InFlight> {
+        self.door().told.as_ref().map(|(in_flight, _)| in_flight.clone())
+    }
+
+    fn door(&self) -> MutexGuard<'_, Door> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A new booking that was let through. It counts as admitted when it is dropped, whatever else becomes of it.
-pub struct Pass<'a>(Option<&'a Throttle>);
-
-impl Pass<'_> {
-    /// There was no room for it.
-    pub fn was_refused(mut self) {
-        if let Some(door) = self.0.take() {
-            door.refused();
-        }
-    }
-}
+/// A booking that went on, until it is answered.
+pub struct Pass<'a>(&'a Throttle);
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
-        if let Some(door) = self.0 {
-            door.admitted();
-        }
+        self.0.door().unanswered -= 1;
     }
 }
 
@@ -113,52 +100,58 @@ impl Drop for Pass<'_> {
 mod tests {
     use super::*;
 
-    /// What reaches the orchestrator and what it admits, in requests a second, once `offered` meet room for `room` for so
-    /// many seconds. Requests come evenly; so does luck.
-    async fn reached(throttle: &Throttle, offered: u32, room: u32, seconds: u32) -> (u32, u32) {
-        let (mut reached, mut admitted, mut luck, mut free) = (0, 0, 0.0, 0.0_f64);
-        for n in 0..offered * seconds {
-            tokio::time::advance(Duration::from_secs(1) / offered).await;
-            free = (free + f64::from(room) / f64::from(offered)).min(20.0);
-            luck = (luck + 0.618_034_f64).fract();
-            if !throttle.lets_through(luck) {
-                continue;
-            }
-            let last = n >= offered * (seconds - 1);
-            reached += u32::from(last);
-            if free >= 1.0 {
-                free -= 1.0;
-                admitted += u32::from(last);
-                throttle.admitted();
-            } else {
-                throttle.refused();
-            }
-        }
-        (reached, admitted)
+    const FREE: [&str; 1] = ["bookings"];
+    const PAID: [&str; 2] = ["bookings", "payments"];
+
+    fn told(bookings: i64, payments: i64, askers: u32) -> InFlight {
+        let commands = [("bookings", bookings), ("payments", payments)].map(|(name, n)| (name.to_owned(), n));
+        InFlight { limit: 100, commands: commands.into(), askers }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn where_there_is_room_nothing_is_refused() {
+    /// How many pass, and wait.
+    fn passing<'a>(throttle: &'a Throttle, called: &[&str]) -> Vec<Pass<'a>> {
+        std::iter::from_fn(|| throttle.pass(called).ok()).take(10_000).collect()
+    }
+
+    #[test]
+    fn rule_12_where_nothing_is_told_all_go_on_unless_many_are_unanswered() {
         let throttle = Throttle::default();
-        assert!((0..5_000).all(|_| throttle.lets_through(0.0)), "nobody knows yet");
-        assert_eq!(reached(&throttle, 2_000, 4_000, 3).await.0, 2_000);
+        let first = passing(&throttle, &PAID);
+        assert_eq!(i64::try_from(first.len()).unwrap(), UNTOLD);
+        drop(first);
+        assert!(throttle.pass(&PAID).is_ok());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn the_room_is_filled_and_little_beyond_it_is_asked_for() {
-        for offered in [2_000, 3_000, 10_000] {
-            let (reached, admitted) = reached(&Throttle::default(), offered, 1_000, 5).await;
-            assert!((950..=1_020).contains(&admitted), "{admitted} of {offered}");
-            assert!(reached <= 1_500, "{reached} of {offered}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn more_room_and_less_demand_are_soon_found() {
+    #[test]
+    fn rule_12_as_many_go_on_as_there_is_room_for() {
         let throttle = Throttle::default();
-        assert_eq!(reached(&throttle, 6_000, 0, 3).await.1, 0);
-        assert!(reached(&throttle, 6_000, 2_000, 4).await.1 >= 1_900, "within some seconds of none");
-        reached(&throttle, 1_000, 2_000, 2).await;
-        assert_eq!(reached(&throttle, 1_000, 2_000, 1).await, (1_000, 1_000), "two seconds after the rush");
+        throttle.hear(told(30, 60, 1));
+        let first = passing(&throttle, &PAID);
+        assert_eq!(first.len(), 10);
+        throttle.hear(told(30, 60, 1));
+        assert_eq!(passing(&throttle, &PAID).len(), 0, "those are under way");
+        drop(first);
+        assert_eq!(passing(&throttle, &PAID).len(), 0, "answered, but perhaps not counted yet");
+        throttle.hear(told(20, 60, 1));
+        assert_eq!(passing(&throttle, &PAID).len(), 20);
+        throttle.hear(told(30, 40, 3));
+        assert_eq!(passing(&throttle, &PAID).len(), 10, "of three who ask each takes a third");
+    }
+
+    #[test]
+    fn rule_12_full_payments_refuse_no_booking_that_does_not_pay() {
+        let throttle = Throttle::default();
+        throttle.hear(told(30, 90, 1));
+        assert_eq!((passing(&throttle, &PAID).len(), passing(&throttle, &FREE).len()), (0, 70));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_told_is_soon_forgotten() {
+        let throttle = Throttle::default();
+        throttle.hear(told(0, 200, 1));
+        tokio::time::advance(FRESH / 2).await;
+        assert!(throttle.pass(&PAID).is_err());
+        tokio::time::advance(FRESH / 2).await;
+        assert!(throttle.pass(&PAID).is_ok());
     }
 }

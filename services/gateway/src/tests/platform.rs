@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use eventicket_contracts::envelope::Envelope;
-use eventicket_contracts::sagas::{AnsweredStart, BookingStatus, StartAnswer, StartSaga, StatusChange};
+use eventicket_contracts::sagas::{AnsweredStart, BookingStatus, InFlight, StartAnswer, StartSaga, StatusChange};
 use eventicket_contracts::{SagaId, subjects};
 use eventicket_kit::Context;
 use eventicket_nats::{QueryError, QueryServer};
@@ -91,6 +91,17 @@ impl Platform {
         let hint = [StatusChange { id, status: status.name().into(), version: 9, view: None }];
         let client = self.ctx.nats.publisher();
         client.publish(subjects::STATUS, serde_json::to_vec(&hint).unwrap().into()).await.unwrap();
+    }
+
+    /// Tells what is in flight, and returns when it is heard.
+    pub(super) async fn tell_in_flight(&self, in_flight: &InFlight) {
+        let throttle = self.gateway.app.throttle.clone();
+        tokio::spawn(throttle.clone().follow(self.ctx.nats.clone(), self.ctx.shutdown.clone()));
+        while throttle.told() != Some(in_flight.clone()) {
+            let payload = serde_json::to_vec(in_flight).unwrap();
+            self.ctx.nats.publisher().publish(subjects::IN_FLIGHT, payload.into()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// A customer and their token.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use eventicket_contracts::bookings::ReserveItem;
 use eventicket_contracts::events::SeatLabel;
 use eventicket_contracts::sagas::{
-    BOOKING, BookedItem, BookingInput, BookingStatus, BookingView, RefundStatus, StartAnswer, StartSaga, surely_pays,
+    BOOKING, BookedItem, BookingInput, BookingStatus, BookingView, RefundStatus, StartAnswer, StartSaga, surely_called,
 };
 use eventicket_contracts::{BookingId, CustomerId, EventId, Money, SagaId, TicketTypeId, Timestamp};
 use eventicket_kit::seal::SealKeys;
@@ -172,7 +172,7 @@ pub async fn create(
     body: KeyedBody<NewBooking>,
 ) -> Result<Response, Problem> {
     body.value.check()?;
-    let pass = app.throttles.pass(surely_pays(body.value.payment_method.is_some(), body.value.expected_total))?;
+    let pass = app.throttle.pass(surely_called(body.value.payment_method.is_some(), body.value.expected_total))?;
     let now = app.clock.now();
     let input = body.value.input(caller.id, &app.seal);
     let start = StartSaga {
@@ -192,7 +192,6 @@ pub async fn create(
         StartAnswer::Started { created, view, .. } => (view, created),
         StartAnswer::KeyReused => return Err(backend::key_reused()),
         StartAnswer::Busy { retry_after_ms } => {
-            pass.was_refused();
             return Err(backend::busy(Some(Duration::from_millis(retry_after_ms))));
         }
         StartAnswer::Refused { code, message } => {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Broadcast on [`crate::subjects::IN_FLIGHT`] after each turn while much is in flight; a hint, which may be lost, and which
-/// means nothing any more after a second. Who keeps to it need not ask for what would be refused (6.12).
+/// Broadcast on [`crate::subjects::IN_FLIGHT`] after each turn while much is in flight, and once more when it is not; a hint,
+/// which may be lost, and which means nothing any more after a second. Who keeps to it need not ask for what would be refused (6.12).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct InFlight {
     /// Commands in flight at all the services together that a new saga surely calls, from which on none may begin.

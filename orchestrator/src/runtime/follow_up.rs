@@ -32,8 +32,6 @@ impl Replica {
         stored.iter().for_each(|work| self.started(work, &mut begun));
         refused.into_iter().for_each(|(work, answer)| begun.add(&work, answer));
         told.extend(begun.addressed());
-        // After the answers, so that whoever counts its unanswered starts counts none of these.
-        told.extend(self.tells_in_flight());
         let unacked = |work: Work| if let Work::Reply(_, unacked) = work { Some(unacked) } else { None };
         let handled: Vec<Arc<Unacked>> = stored.into_iter().chain(settled).filter_map(unacked).collect();
         if !(told.is_empty() && sends.is_empty() && handled.is_empty()) {

@@ -37,8 +37,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::Subject;
-use bytes::Bytes;
 use eventicket_contracts::sagas::InFlight;
 use eventicket_contracts::{Clock, SagaId, subjects};
 use eventicket_nats::pace::Pace;
@@ -182,9 +180,7 @@ impl Replica {
                 looked = self.config.clock.now();
                 self.look().await;
                 self.mind_the_door();
-                if let Some((to, payload)) = self.tells_in_flight() {
-                    let _ = self.config.nats.publisher().publish(to, payload).await; // a hint only
-                }
+                self.tell_in_flight().await;
             }
             if work.is_empty() {
                 continue;
@@ -239,13 +235,17 @@ impl Replica {
         self.door.set(self.memory.in_flight(), queued);
     }
 
-    /// Who starts sagas is told what is in flight while it is much, and once more when it is not.
-    fn tells_in_flight(&mut self) -> Option<(Subject, Bytes)> {
+    /// Tells who starts sagas what is in flight while it is much, and once more when it is not. By the loop itself, so that
+    /// what was told last is what is.
+    async fn tell_in_flight(&mut self) {
         let in_flight = InFlight { askers: self.door.number_of_askers(), ..self.memory.in_flight() };
-        let (was_much, is_much) = (self.is_much, in_flight.is_much());
-        self.is_much = is_much;
-        let payload = || serde_json::to_vec(&in_flight).unwrap_or_default().into();
-        (was_much || is_much).then(|| (subjects::IN_FLIGHT.into(), payload()))
+        let was_much = std::mem::replace(&mut self.is_much, in_flight.is_much());
+        if was_much || self.is_much {
+            let payload = serde_json::to_vec(&in_flight).unwrap_or_default();
+            if let Err(error) = self.config.nats.publisher().publish(subjects::IN_FLIGHT, payload.into()).await {
+                tracing::debug!(%error, "what is in flight was not told; it is a hint only");
+            }
+        }
     }
 
     /// Looks at breakers and at the sagas that they hold.
@@ -318,6 +318,7 @@ impl Replica {
         }
         let Err(error) = self.commit(&mut turn).await else {
             self.mind_the_door();
+            self.tell_in_flight().await;
             self.follow_up(turn).await;
             return Ok(());
         };

@@ -94,9 +94,9 @@ async fn rule_12_what_is_in_flight_is_the_sum_over_all_replicas_whoever_got_the_
     // Until one replica got the answer to what the other one had sent.
     let crossed = async {
         loop {
-            // No more than has room where neither knows yet what the other one got.
+            // No more than has room at both services where neither replica knows yet what the other one got.
             until_all_have_looked(&bench).await;
-            for _ in 0..4 {
+            for _ in 0..2 {
                 let saga = bench.started_as("deposit", json!({})).await;
                 bench.completed(&[saga]).await;
             }

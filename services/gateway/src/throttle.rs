@@ -30,7 +30,7 @@ struct Door {
     told: Option<(InFlight, Instant)>,
     /// Bookings that went on and are not answered yet.
     unanswered: i64,
-    /// Those that the orchestrator had perhaps not counted when it told what is in flight, and those since then.
+    /// Those that the orchestrator had perhaps not counted when it told what is in flight, and those that went on since.
     uncounted: i64,
 }
 
@@ -56,7 +56,8 @@ impl Throttle {
     /// Takes what the orchestrator tells.
     fn hear(&self, in_flight: InFlight) {
         let mut door = self.door();
-        door.told = Some((in_flight, Instant::now()));
+        // What is not much is told once, and then nothing: it bounds nobody.
+        door.told = in_flight.is_much().then(|| (in_flight, Instant::now()));
         door.uncounted = door.unanswered;
     }
 
@@ -136,6 +137,8 @@ mod tests {
         assert_eq!(passing(&throttle, &PAID).len(), 20);
         throttle.hear(told(30, 40, 3));
         assert_eq!(passing(&throttle, &PAID).len(), 10, "of three who ask each takes a third");
+        throttle.hear(told(20, 20, 1));
+        assert_eq!(i64::try_from(passing(&throttle, &PAID).len()).unwrap(), UNTOLD, "not much is in flight any more");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::HeaderMap;
 use async_nats::client::RequestErrorKind;
 use async_nats::service::endpoint::Endpoint;
 use async_nats::service::{Request, Service, ServiceExt};
@@ -20,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::publish::bytes_of;
+use crate::trace::{self, Span, Telling, Traceparent};
 use crate::{Nats, SetupError};
 
 /// How long an answer is waited for.
@@ -69,6 +71,17 @@ pub enum QueryFailure {
     Malformed(String),
 }
 
+impl QueryFailure {
+    /// Its code, or what it is.
+    fn kind(&self) -> String {
+        match self {
+            Self::Refused(error) => error.code.clone(),
+            Self::Malformed(_) => "malformed answer".to_owned(),
+            other => other.to_string(),
+        }
+    }
+}
+
 impl Nats {
     /// Asks a service.
     ///
@@ -83,7 +96,7 @@ impl Nats {
         self.request(&subjects::query(service, name), query, TIMEOUT).await
     }
 
-    /// A core NATS request, JSON both ways.
+    /// A core NATS request, JSON both ways, with a span where it is asked [`trace::within`] a trace that is recorded.
     ///
     /// # Errors
     /// As [`Nats::query`].
@@ -93,10 +106,31 @@ impl Nats {
         request: &impl Serialize,
         timeout: Duration,
     ) -> Result<A, QueryFailure> {
+        let mut span = trace::asked(subject);
+        let place = span.as_ref().map(|span| span.place().to_string()).or_else(trace::here);
+        let answer = self.ask(subject, request, timeout, place).await;
+        if let (Some(span), Err(failure)) = (&mut span, &answer) {
+            span.fail(failure.kind()); // its text may name somebody
+        }
+        answer
+    }
+
+    async fn ask<A: DeserializeOwned>(
+        &self,
+        subject: &str,
+        request: &impl Serialize,
+        timeout: Duration,
+        place: Option<String>,
+    ) -> Result<A, QueryFailure> {
         if !self.is_connected() {
             return Err(QueryFailure::Disconnected);
         }
-        let request = async_nats::Request::new().payload(bytes_of(request).into()).timeout(Some(timeout));
+        let mut request = async_nats::Request::new().payload(bytes_of(request).into()).timeout(Some(timeout));
+        if let Some(place) = place {
+            let mut headers = HeaderMap::new();
+            headers.insert(subjects::HEADER_TRACE, place);
+            request = request.headers(headers);
+        }
         let answer = self.publisher().send_request(subject.to_owned(), request).await;
         let answer = answer.map_err(|error| match error.kind() {
             RequestErrorKind::TimedOut => QueryFailure::TimedOut,
@@ -205,14 +239,23 @@ impl QueryServer {
 
 async fn answer(request: Request, handler: Handler, figures: Figures) {
     let started = std::time::Instant::now();
+    let asker = request.message.headers.as_ref().and_then(|headers| headers.get(subjects::HEADER_TRACE));
+    let asker = asker.map(|place| place.as_str());
+    let mut span = Span::below(asker, Telling::Server, || request.message.subject.to_string());
+    let place = span.as_ref().map(Span::place).or_else(|| asker.and_then(Traceparent::parse));
+    let handled = trace::within(place, handler(request.message.payload.clone()));
     // A task of its own, so that a panic ends this answer only.
-    let answer = match tokio::spawn(handler(request.message.payload.clone())).await {
+    let answer = match tokio::spawn(handled).await {
         Ok(answer) => answer,
         Err(_) => Err(QueryError::new("internal", "the query failed")),
     };
+    if let (Some(span), Err(error)) = (&mut span, &answer) {
+        span.fail(error.code.clone());
+    }
+    drop(span);
     let took = if answer.is_ok() { &figures.ok } else { &figures.refused };
     took.record(started.elapsed().as_secs_f64());
-    let mut headers = async_nats::HeaderMap::new();
+    let mut headers = HeaderMap::new();
     let body = match answer {
         Ok(body) => body,
         Err(error) => {

@@ -9,11 +9,14 @@ mod ids;
 mod sampling;
 mod span;
 mod traceparent;
+mod within;
 
 pub use ids::{new_span_id, new_trace_id};
 pub use opentelemetry::trace::{SpanId, TraceId};
 pub use sampling::{Sampling, export, is_exported, sampling};
 pub use span::{Past, Span, Telling};
 pub use traceparent::{Traceparent, is_sampled, trace_id};
+pub use within::{here, within};
 
 pub(crate) use batch::BatchSpans;
+pub(crate) use within::asked;

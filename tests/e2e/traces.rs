@@ -144,6 +144,10 @@ async fn a_booking_is_one_connected_trace_through_every_service_to_its_mail() {
     for step in ["RESERVE", "PAY", "CONFIRM", "NOTIFY"] {
         assert!(spans.iter().any(|span| span.name == format!("booking {step}")), "{step}: {}", shown(&spans));
     }
+    for asked in ["notifications", "bookings"] {
+        let about = |span: &Seen| span.process == asked && span.name == "qry.bookings.tickets";
+        assert!(spans.iter().any(about), "the mail asks for tickets: {}", shown(&spans));
+    }
     assert!(spans.iter().all(|span| !span.failed), "{}", shown(&spans));
 
     let linked = |name: &str| {
@@ -156,6 +160,37 @@ async fn a_booking_is_one_connected_trace_through_every_service_to_its_mail() {
     let others: Vec<Seen> =
         receiver.all().into_iter().filter(|span| span.trace != TRACE && span.links.is_empty()).collect();
     assert!(others.is_empty(), "nothing else is in the sample: {}", shown(&others));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_what_is_sold_is_one_trace_from_its_request_through_its_saga() {
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+    const CLIENT: &str = "b7ad6b7169203331";
+    let receiver = Receiver::default();
+    let (environment, _listening) = receiver.start(&[("OTEL_TRACES_SAMPLER_ARG", "0")]).await;
+    let mut platform = Platform::start_with(environment, &["--processes"]).await;
+    let (event, _) = platform.event(10, 4_200, None).await;
+    let organizer = platform.login("organizer@demo.test").await;
+    let cancel = platform.http.post(format!("{}/v1/events/{event}/cancel", platform.url)).bearer_auth(&organizer);
+    let cancel = cancel.header("traceparent", format!("00-{TRACE}-{CLIENT}-01"));
+    cancel.send().await.unwrap().error_for_status().unwrap();
+    let ended = |span: &Seen| span.process == "events" && span.name == "events.settle";
+    platform.until("the saga is traced to its end", async || receiver.of(TRACE).iter().any(ended)).await;
+    platform.stop().await;
+
+    let spans = receiver.of(TRACE);
+    figure(&shown(&spans));
+    assert!(orphans(&spans, &[CLIENT]).is_empty(), "{:#?}", orphans(&spans, &[CLIENT]));
+    for (process, name) in [
+        ("gateway", "POST /v1/events/{id}/cancel"),
+        ("gateway", "qry.events.cancel"),
+        ("events", "qry.events.cancel"),
+        ("orchestrator", "publish_event started"),
+        ("bookings", "bookings.offer"),
+    ] {
+        let known = |span: &Seen| span.process == process && span.name == name;
+        assert!(spans.iter().any(known), "{process}: {name} in {}", shown(&spans));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,6 +37,7 @@ CREATE TABLE saga_starts (
     event      uuid    NOT NULL,
     organizer  uuid    NOT NULL,
     input      text    NOT NULL,              -- JSON
+    trace      text,                          -- W3C traceparent of the request that it comes from
     done       boolean NOT NULL DEFAULT false,
     refused    text,                          -- the reason, where the saga was not accepted
     created_at bigint  NOT NULL

@@ -73,7 +73,7 @@ async fn open(events: &Events, start: SagaStart) -> Result<Option<Duration>, sql
         event: Some(start.event),
         input: start.input.clone(),
         give_up_at: events.clock.now().plus(TIMEOUT),
-        trace: None,
+        trace: start.trace.clone(),
         blind: true,
     };
     match events.nats.start(&request, TIMEOUT).await {

@@ -41,7 +41,8 @@ pub async fn edge(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(trace);
     let under_way = UnderWay::begin();
 
-    let mut response = with_request_id(id.clone(), guarded(request, next).instrument(span.clone())).await;
+    let handled = trace::within(Some(trace.place()), guarded(request, next).instrument(span.clone()));
+    let mut response = with_request_id(id.clone(), handled).await;
 
     let status = response.status();
     drop(under_way);

@@ -38,6 +38,11 @@ impl Trace {
         (Self(span.as_ref().map_or(place, Span::place)), span)
     }
 
+    /// Where whatever the request causes stands.
+    pub fn place(&self) -> Traceparent {
+        self.0
+    }
+
     /// The trace's id.
     pub fn id(&self) -> TraceId {
         self.0.trace

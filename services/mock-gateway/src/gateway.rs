@@ -66,13 +66,10 @@ struct Key {
 impl Gateway {
     /// `settings` hold where the history says nothing of them.
     pub fn new(writer: Writer, history: History, settings: Settings, base: String, webhooks: bool) -> Self {
-        let mut state = State { book: Book::default(), keys: HashMap::new(), settings, unsent: Queue::default() };
+        let unsent = if webhooks { Queue::of(&history, &base) } else { Queue::default() };
+        let mut state = State { book: Book::default(), keys: HashMap::new(), settings, unsent };
         for (record, place) in history {
             state.book.enter(&record);
-            if webhooks {
-                let object = if record.events.is_empty() { None } else { record.object(&base) };
-                state.unsent.enter(&record, object, 0);
-            }
             state.settings = record.settings.unwrap_or(state.settings);
             if let (Some(key), Some(request)) = (record.key, record.request) {
                 state.keys.insert(key, Key { request: request.into(), stored: Some(place) });

@@ -9,7 +9,7 @@ use std::time::Duration;
 use eventicket_contracts::metrics as names;
 use eventicket_contracts::{Clock, Timestamp};
 use eventicket_kit::Context;
-use eventicket_nats::trace::{Span, Telling};
+use eventicket_nats::trace::{Span, Telling, within};
 use futures::StreamExt as _;
 use futures::stream;
 use tokio::sync::Notify;
@@ -118,7 +118,8 @@ impl Mailer {
                         return (claim, Outcome::GivenBack);
                     }
                     let mut span = span(&claim);
-                    let sent = self.outgoing.send(&claim, users.get(&claim.customer)).await;
+                    let sent = self.outgoing.send(&claim, users.get(&claim.customer));
+                    let sent = within(span.as_ref().map(Span::place), sent).await;
                     if let (Some(span), Err(failure)) = (&mut span, &sent) {
                         span.fail(failure.to_string()); // which names nobody
                     }

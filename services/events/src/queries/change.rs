@@ -5,6 +5,7 @@ use std::sync::Arc;
 use eventicket_contracts::events::{Event, PublishEvent, Viewer};
 use eventicket_contracts::{EventId, SagaId, Timestamp};
 use eventicket_nats::QueryError;
+use eventicket_nats::trace::here;
 use serde_json::json;
 
 use super::{refused, unavailable};
@@ -38,7 +39,7 @@ pub(super) async fn change(
     let event = changed.event;
     if let Some(offer) = offer {
         let input = json!(PublishEvent { offer });
-        let start = SagaStart { id: SagaId::fresh(), event: id, organizer: event.organizer_id, input };
+        let start = SagaStart { id: SagaId::fresh(), event: id, organizer: event.organizer_id, input, trace: here() };
         tx.insert_start(&start, now).await.map_err(unavailable)?;
     } else {
         tx.tell([("updated", &event, json!({ "event": event }))], now).await.map_err(unavailable)?;

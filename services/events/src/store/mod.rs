@@ -44,6 +44,8 @@ pub(crate) struct SagaStart {
     pub organizer: CustomerId,
     /// JSON.
     pub input: Value,
+    /// W3C `traceparent` of the request that it comes from.
+    pub trace: Option<String>,
 }
 
 impl Store {
@@ -128,17 +130,15 @@ impl Store {
 
     /// The oldest sagas that are not opened yet.
     pub async fn starts_due(&self, most: usize) -> Result<Vec<SagaStart>, sqlx::Error> {
-        let rows =
-            sqlx::query("SELECT id, event, organizer, input FROM saga_starts WHERE NOT done ORDER BY id LIMIT $1")
-                .bind(i64::try_from(most).unwrap_or(i64::MAX))
-                .fetch_all(&self.0)
-                .await?;
+        let sql = "SELECT id, event, organizer, input, trace FROM saga_starts WHERE NOT done ORDER BY id LIMIT $1";
+        let rows = sqlx::query(sql).bind(i64::try_from(most).unwrap_or(i64::MAX)).fetch_all(&self.0).await?;
         let start = |row: &PgRow| {
             Ok(SagaStart {
                 id: SagaId(row.try_get("id")?),
                 event: EventId(row.try_get("event")?),
                 organizer: CustomerId(row.try_get("organizer")?),
                 input: json(row, "input")?,
+                trace: row.try_get("trace")?,
             })
         };
         rows.iter().map(start).collect()

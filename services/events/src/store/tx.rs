@@ -7,6 +7,7 @@ use eventicket_contracts::events::Event;
 use eventicket_contracts::identity::Idempotency;
 use eventicket_contracts::{EventId, SagaId, Timestamp};
 use eventicket_nats::outbox::{self, NewEvent};
+use eventicket_nats::trace::here;
 use serde_json::Value;
 use sqlx::postgres::PgRow;
 use sqlx::{Postgres, QueryBuilder, Transaction};
@@ -118,11 +119,14 @@ impl Tx {
     }
 
     pub async fn insert_start(&mut self, start: &SagaStart, now: Timestamp) -> Result<(), sqlx::Error> {
-        sqlx::query("INSERT INTO saga_starts (id, event, organizer, input, created_at) VALUES ($1, $2, $3, $4, $5)")
+        let sql =
+            "INSERT INTO saga_starts (id, event, organizer, input, trace, created_at) VALUES ($1, $2, $3, $4, $5, $6)";
+        sqlx::query(sql)
             .bind(start.id.0)
             .bind(start.event.0)
             .bind(start.organizer.0)
             .bind(start.input.to_string())
+            .bind(&start.trace)
             .bind(now.millis())
             .execute(&mut *self.0)
             .await?;
@@ -183,7 +187,7 @@ impl Tx {
                 aggregate: event.id.0,
                 version: event.version,
                 at: now,
-                trace: None,
+                trace: here(),
                 data,
             },
         };

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// Broadcast on [`crate::subjects::IN_FLIGHT`] after each turn while much is in flight, and once more when it is not; a hint,
-/// which may be lost, and which means nothing any more after a second. Who keeps to it need not ask for what would be refused (6.12).
+/// which may be lost, and which means nothing any more after a second. Who keeps to it need not ask for what would be
+/// refused (6.12).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct InFlight {
     /// Commands in flight at all the services together that a new saga surely calls, from which on none may begin.
@@ -17,19 +18,24 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    /// How many sagas may begin that surely call these services; any number of those that call none.
-    ///
-    /// A saga waits for one command at a time, so that the sum over its services bounds how many are ahead of it, and with
-    /// that its time. Each service by itself would let as many wait at every one of its steps.
+    /// How many sagas may begin that surely call these services, see [`room`].
     pub fn room<'a>(&self, called: impl IntoIterator<Item = &'a str>) -> i64 {
-        let of = |service| self.commands.get(service).copied().unwrap_or(0).max(0);
-        called.into_iter().map(of).reduce(|sum, of| sum + of).map_or(i64::MAX, |sum| self.limit - sum)
+        room(self.limit, called.into_iter().map(|service| self.commands.get(service).copied().unwrap_or(0)))
     }
 
     /// Whether so much is in flight that somebody should hear of it.
     pub fn is_much(&self) -> bool {
         self.room(self.commands.keys().map(String::as_str)) < self.limit / 2
     }
+}
+
+/// How many sagas may begin that surely call services with so many commands in flight; any number of those that call none.
+///
+/// A saga waits for one command at a time, so that the sum over its services bounds how many are ahead of it, and with that
+/// its time. Each service by itself would let as many wait at every one of its steps.
+pub fn room(limit: i64, in_flight: impl IntoIterator<Item = i64>) -> i64 {
+    let in_flight = in_flight.into_iter().map(|commands| commands.max(0));
+    in_flight.reduce(|sum, commands| sum + commands).map_or(i64::MAX, |sum| limit - sum)
 }
 
 #[cfg(test)]

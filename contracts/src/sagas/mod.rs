@@ -19,7 +19,7 @@ pub use booking::{
     BOOKING, BookedItem, BookingInput, BookingStatus, BookingView, GET_BOOKINGS, GetBooking, LIST_BOOKINGS,
     ListBookings, PAYMENT_METHOD, PaymentMethod, RefundStatus, surely_called,
 };
-pub use in_flight::InFlight;
+pub use in_flight::{InFlight, room};
 pub use operators::{
     BREAKERS, BULK, BreakerMode, BreakerView, BulkAct, BulkAnswer, BulkItem, DEAD_LETTER, DEAD_LETTERS, DISCARD,
     DeadLetter, DeadLetterDetail, DeadLetterPage, HandleDeadLetter, ListDeadLetters, REPLAY, Replayed, SET_BREAKER,

@@ -179,7 +179,6 @@ impl Replica {
             if self.config.clock.now().since(looked) >= LOOK {
                 looked = self.config.clock.now();
                 self.look().await;
-                self.mind_the_door();
                 self.tell_in_flight().await;
             }
             if work.is_empty() {
@@ -229,22 +228,17 @@ impl Replica {
         Some(work)
     }
 
-    /// Tells the door what is in flight.
-    fn mind_the_door(&self) {
-        let queued = i64::try_from(self.intake.starts.len()).unwrap_or(i64::MAX);
-        self.door.set(self.memory.in_flight(), queued);
-    }
-
-    /// Tells who starts sagas what is in flight while it is much, and once more when it is not. By the loop itself, so that
-    /// what was told last is what is.
+    /// Tells the door what is in flight, and who starts sagas while it is much, and once more when it is not. By the loop
+    /// itself, so that what was told last is what is.
     async fn tell_in_flight(&mut self) {
         let in_flight = InFlight { askers: self.door.number_of_askers(), ..self.memory.in_flight() };
         let was_much = std::mem::replace(&mut self.is_much, in_flight.is_much());
-        if was_much || self.is_much {
-            let payload = serde_json::to_vec(&in_flight).unwrap_or_default();
-            if let Err(error) = self.config.nats.publisher().publish(subjects::IN_FLIGHT, payload.into()).await {
-                tracing::debug!(%error, "what is in flight was not told; it is a hint only");
-            }
+        let payload = (was_much || self.is_much).then(|| serde_json::to_vec(&in_flight).unwrap_or_default());
+        self.door.set(in_flight, i64::try_from(self.intake.starts.len()).unwrap_or(i64::MAX));
+        if let Some(payload) = payload
+            && let Err(error) = self.config.nats.publisher().publish(subjects::IN_FLIGHT, payload.into()).await
+        {
+            tracing::debug!(%error, "what is in flight was not told; it is a hint only");
         }
     }
 
@@ -317,7 +311,6 @@ impl Replica {
             self.memory.take(item, moment, &mut turn);
         }
         let Err(error) = self.commit(&mut turn).await else {
-            self.mind_the_door();
             self.tell_in_flight().await;
             self.follow_up(turn).await;
             return Ok(());

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use eventicket_contracts::identity::Idempotency;
-use eventicket_contracts::sagas::{StartAnswer, StartSaga};
+use eventicket_contracts::sagas::{StartAnswer, StartSaga, room};
 use eventicket_contracts::{CustomerId, SagaId, Timestamp};
 use eventicket_nats::Fault;
 use eventicket_saga::{Input, Saga};
@@ -67,7 +67,7 @@ impl<M> Memory<M> {
         checked.map_err(|message| refuse("invalid_input", message))?;
         let saga = Saga::new(start.id.0, definition, start.input.clone(), now.millis());
         let called = admission::surely_called(definition, &saga);
-        if self.in_flight().room(called) <= 0 {
+        if room(self.bound.starts(), called.into_iter().map(|service| self.outstanding(service))) <= 0 {
             return Err(busy());
         }
         Ok(Row {

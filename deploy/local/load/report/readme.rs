@@ -210,7 +210,8 @@ fn runs(text: &mut String, reports: &[Report]) {
     }
 }
 
-/// The most that services, nats-server and the mock payment gateway, which keeps every intent, held together, MiB. PostgreSQL's processes share what each of them shows.
+/// The most that services, nats-server and the mock payment gateway, which keeps every intent, held together, MiB.
+/// PostgreSQL's processes share what each of them shows.
 fn memory(report: &Report) -> f64 {
     let ours = |sample: &Sample| {
         let own = sample.memory.iter().filter(|(name, _)| !name.starts_with("postgres") && *name != OWN);

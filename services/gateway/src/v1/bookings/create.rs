@@ -191,9 +191,7 @@ pub async fn create(
     let (known, created) = match app.backend.start(&start).await? {
         StartAnswer::Started { created, view, .. } => (view, created),
         StartAnswer::KeyReused => return Err(backend::key_reused()),
-        StartAnswer::Busy { retry_after_ms } => {
-            return Err(backend::busy(Some(Duration::from_millis(retry_after_ms))));
-        }
+        StartAnswer::Busy { retry_after_ms } => return Err(backend::busy(Some(Duration::from_millis(retry_after_ms)))),
         StartAnswer::Refused { code, message } => {
             let title = "This cannot be booked";
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, &code, title).with_detail(message));

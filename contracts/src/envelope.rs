@@ -8,8 +8,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use serde_json::value::RawValue;
 
+use crate::Json;
 use crate::ids::SagaId;
 use crate::time::Timestamp;
 
@@ -99,7 +99,7 @@ pub struct Fence {
     pub undo: bool,
     /// The body of the round's do; null where it cannot be built.
     #[serde(default)]
-    pub body: Value,
+    pub body: Json,
 }
 
 /// What a fence found.
@@ -119,7 +119,7 @@ pub struct Fenced {
 #[serde(rename_all = "snake_case")]
 pub enum Recorded {
     /// It happened, with this output.
-    Done(Value),
+    Done(Json),
     /// It was refused for good.
     Rejected(Rejection),
     /// It had not happened, and will not: the fence, or an undo before it, closed it.
@@ -142,7 +142,8 @@ pub struct Item {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
     /// The action's own body.
-    pub body: Box<RawValue>,
+    #[serde(deserialize_with = "Json::of_any_depth")]
+    pub body: Json,
 }
 
 /// What a service answers to one item.
@@ -150,11 +151,11 @@ pub struct Item {
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// It happened; final.
-    Done(Value),
+    Done(Json),
     /// It did not and will not happen; final.
     Rejected(Rejection),
     /// Under way; its end comes as another reply with the same key. Spends no attempt.
-    Pending(Value),
+    Pending(Json),
     /// Nothing was recorded, send it again.
     Retry(String),
     /// This sending came past its deadline; says nothing about the round.
@@ -166,7 +167,7 @@ pub enum Answer {
 impl Answer {
     /// `Done` with the given output.
     pub fn done(output: impl Serialize) -> Self {
-        Self::Done(serde_json::to_value(output).unwrap_or(Value::Null))
+        Self::Done(Json::of(&output).unwrap_or_default())
     }
 
     /// `Rejected` with a code of [`crate::codes`].
@@ -291,7 +292,7 @@ mod tests {
         );
         let item: Item = serde_json::from_str(&text).unwrap();
         assert_eq!(item.deadline, Some(Timestamp(5)));
-        assert_eq!(item.body.get(), r#"{"b": 1,  "a":2}"#);
+        assert_eq!(item.body.text(), r#"{"b": 1,  "a":2}"#);
     }
 
     #[test]

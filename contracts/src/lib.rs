@@ -17,6 +17,7 @@ pub mod subjects;
 pub mod text;
 pub mod time;
 
+pub use eventicket_json::Json;
 pub use ids::{BookingId, CustomerId, EventId, SagaId, TicketTypeId};
 pub use money::{Currency, Money};
 pub use time::{Clock, Timestamp};

@@ -1,9 +1,8 @@
 //! Commands and queries of the notifications service.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use crate::{BookingId, CustomerId, Timestamp};
+use crate::{BookingId, CustomerId, Json, Timestamp};
 
 /// `notifications.send`: done when the delivery is committed; it leaves from there. Answer: done, with null.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -13,7 +12,7 @@ pub struct Send {
     /// Who gets it; the address is asked of identity when the message leaves.
     pub customer: CustomerId,
     /// What the template fills in.
-    pub data: Value,
+    pub data: Json,
 }
 
 /// A booking is confirmed; data: [`BookingMail`].

@@ -85,5 +85,5 @@ impl From<sqlx::Error> for Fault {
 /// # Errors
 /// [`Handled::Dead`] with what is wrong.
 pub fn decode<'a, T: Deserialize<'a>>(item: &'a Item) -> Result<T, Handled> {
-    serde_json::from_str(item.body.get()).map_err(|error| Handled::Dead(format!("the body cannot be read: {error}")))
+    item.body.read().map_err(|error| Handled::Dead(format!("the body cannot be read: {error}")))
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use eventicket_contracts::envelope::Answer;
 use eventicket_contracts::sagas::{StartSaga, StatusChange};
 use eventicket_contracts::subjects::{self, Service};
-use eventicket_contracts::{Clock, SagaId};
+use eventicket_contracts::{Clock, Json, SagaId};
 use eventicket_kit::Context;
 use eventicket_nats::{Commands, Delivered, Fault, Handled, WorkerLimits, run_worker};
 use eventicket_orchestrator::runtime::{self, journal};
@@ -22,7 +22,7 @@ use eventicket_orchestrator::sagas::{Catalogue, Kind};
 use eventicket_saga::definition::{Call, Command, Definition, Step};
 use eventicket_saga::{Phase, Saga};
 use futures::StreamExt;
-use serde_json::{Value, json};
+use serde_json::json;
 
 const SHOP: Service = Service::new("shop", &["take", "put_back", "charge", "give_back", "ship"]);
 
@@ -39,7 +39,7 @@ fn order() -> Kind {
         Phase::Compensated => "undone",
         _ => "pending",
     };
-    let (check, view) = (|_: &Value| Ok(()), |row: &eventicket_orchestrator::sagas::RowView<'_>| json!(row.id));
+    let (check, view) = (|_: &Json| Ok(()), |row: &eventicket_orchestrator::sagas::RowView<'_>| json!(row.id).into());
     Kind { name: "order", definitions: vec![definition], check, status, view }
 }
 
@@ -49,7 +49,7 @@ impl Commands for Shop {
     const SERVICE: Service = SHOP;
 
     async fn handle(&self, batch: &[Delivered]) -> Result<Vec<Handled>, Fault> {
-        let answer = |d: &Delivered| match (d.action.as_str(), d.item.body.get().contains("\"poor\"")) {
+        let answer = |d: &Delivered| match (d.action.as_str(), d.item.body.text().contains("\"poor\"")) {
             ("charge", true) => Answer::rejected("no_cover", "the card has no cover"),
             _ => Answer::done(&d.action),
         };
@@ -79,7 +79,17 @@ async fn main() -> anyhow::Result<()> {
         let (id, definition, input) = (SagaId::fresh(), "order".to_owned(), json!({ "customer": customer }));
         let give_up_at = clock.now().plus(Duration::from_secs(10));
         let (owner, idempotency, event, trace) = (None, None, None, None);
-        let start = StartSaga { id, definition, owner, idempotency, event, input, give_up_at, trace, blind: true };
+        let start = StartSaga {
+            id,
+            definition,
+            owner,
+            idempotency,
+            event,
+            input: input.into(),
+            give_up_at,
+            trace,
+            blind: true,
+        };
         while nats.start(&start, Duration::from_secs(2)).await.is_err() {
             tokio::task::yield_now().await; // the runtime is still starting
         }

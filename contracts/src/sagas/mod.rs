@@ -13,7 +13,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::identity::Idempotency;
-use crate::{CustomerId, EventId, SagaId, Timestamp};
+use crate::{CustomerId, EventId, Json, SagaId, Timestamp};
 
 pub use booking::{
     BOOKING, BookedItem, BookingInput, BookingStatus, BookingView, GET_BOOKINGS, GetBooking, LIST_BOOKINGS,
@@ -46,7 +46,7 @@ pub struct StartSaga {
     /// The event it is about, for filters and as the ordering key of its commands.
     pub event: Option<EventId>,
     /// The definition's input.
-    pub input: Value,
+    pub input: Json,
     /// The asker has given up after this; a start that is older is dropped.
     #[serde(with = "crate::time::millis")]
     pub give_up_at: Timestamp,
@@ -78,8 +78,8 @@ pub enum StartAnswer {
         /// False where the key or id was known.
         created: bool,
         /// The definition's view of it, as [`BookingView`]; null where it is new and its asker is blind.
-        #[serde(default, skip_serializing_if = "Value::is_null")]
-        view: Value,
+        #[serde(default, skip_serializing_if = "Json::is_null")]
+        view: Json,
     },
     /// The key is known with another body.
     KeyReused,
@@ -126,7 +126,7 @@ pub enum Action {
         /// The wait's name for it.
         name: String,
         /// What it brings.
-        payload: Value,
+        payload: Json,
         /// A repeat with the same key changes nothing and is answered as the first was.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         idempotency: Option<Idempotency>,
@@ -137,7 +137,7 @@ pub enum Action {
     Skip {
         /// The output.
         #[serde(default)]
-        output: Value,
+        output: Json,
     },
     /// Unwind it from where it stands, also where its point of no return was dead-lettered and has not happened.
     Compensate,
@@ -188,7 +188,7 @@ pub enum ActAnswer {
     /// It is in the saga's history.
     Done {
         /// The definition's view of the saga now.
-        view: Value,
+        view: Json,
         /// It had been done before, by a request with the same key.
         #[serde(default)]
         repeated: bool,
@@ -215,7 +215,7 @@ pub struct StatusChange {
     pub version: i64,
     /// The definition's view of it, where somebody may wait for this status: all but `pending`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub view: Option<Value>,
+    pub view: Option<Json>,
 }
 
 /// Query: [`ListSagas`] to `Page<SagaSummary>`, newest first.

@@ -33,7 +33,7 @@ impl Commands for Clerk {
         if self.away.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
             return Err(Fault::Transient("away".into()));
         }
-        let handle = |d: &Delivered| match d.item.body.get() {
+        let handle = |d: &Delivered| match d.item.body.text() {
             "\"panic\"" => panic!("the item's fault"),
             "\"broken\"" => Err(Fault::Broken("a constraint".into())),
             "\"dead\"" => Ok(Handled::Dead("cannot be read".into())),
@@ -46,7 +46,7 @@ impl Commands for Clerk {
 fn item(body: &str) -> Item {
     let key = Key { saga: SagaId::fresh(), step: "NOTIFY".into(), round: 1 };
     let body = RawValue::from_string(format!("\"{body}\"")).unwrap();
-    Item { key, half: Half::Do, attempt: 1, deadline: None, trace: None, body }
+    Item { key, half: Half::Do, attempt: 1, deadline: None, trace: None, body: body.into() }
 }
 
 async fn publish(nats: &Nats, subject: &str, payload: Vec<u8>) {

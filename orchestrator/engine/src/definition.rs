@@ -4,13 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use eventicket_json::Json;
 use uuid::Uuid;
 
 use crate::state::{Saga, Status};
 
 /// Builds a command's body from what is known; an error is a defect of the definition and rejects the step.
-pub type Body = Arc<dyn Fn(&View<'_>) -> Result<Value, String> + Send + Sync>;
+pub type Body = Arc<dyn Fn(&View<'_>) -> Result<Json, String> + Send + Sync>;
 /// Whether a step takes place.
 pub type Condition = Arc<dyn Fn(&View<'_>) -> bool + Send + Sync>;
 /// A point in time in milliseconds since 1970, once it is known.
@@ -172,12 +172,12 @@ pub struct View<'a> {
 
 impl<'a> View<'a> {
     /// What the saga was started with.
-    pub fn input(&self) -> &'a Value {
+    pub fn input(&self) -> &'a Json {
         &self.saga.input
     }
 
     /// The output of a step that is done or skipped with one, or the payload of a wait's signal.
-    pub fn output(&self, step: &str) -> Option<&'a Value> {
+    pub fn output(&self, step: &str) -> Option<&'a Json> {
         let at = self.definition.position(step)?;
         self.saga.steps.get(at).map(|s| &s.output).filter(|o| !o.is_null())
     }
@@ -194,7 +194,7 @@ impl<'a> View<'a> {
     }
 
     /// What a step's undo brought, once it is done.
-    pub fn undo_output(&self, step: &str) -> Option<&'a Value> {
+    pub fn undo_output(&self, step: &str) -> Option<&'a Json> {
         let at = self.definition.position(step)?;
         self.saga.steps.get(at).map(|s| &s.undo_output).filter(|o| !o.is_null())
     }
@@ -342,7 +342,7 @@ impl Call {
     pub fn new(
         service: &str,
         action: &str,
-        body: impl Fn(&View<'_>) -> Result<Value, String> + Send + Sync + 'static,
+        body: impl Fn(&View<'_>) -> Result<Json, String> + Send + Sync + 'static,
     ) -> Self {
         Self { service: service.into(), action: action.into(), body: Arc::new(body) }
     }

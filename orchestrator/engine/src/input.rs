@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use eventicket_json::Json;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::state::{Half, Saga, SignalKey};
 
@@ -32,7 +32,7 @@ pub enum Input {
         /// Its name.
         name: String,
         /// What it brings.
-        payload: Value,
+        payload: Json,
         /// A repeat with the same key changes nothing.
         key: Option<SignalKey>,
     },
@@ -78,7 +78,7 @@ pub enum Input {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// It happened, with this output.
-    Done(Value),
+    Done(Json),
     /// It did not and will not happen.
     Rejected {
         /// Stable code.
@@ -87,7 +87,7 @@ pub enum Answer {
         message: String,
     },
     /// Under way.
-    Pending(Value),
+    Pending(Json),
     /// Not recorded; try again.
     Retry {
         /// Code or text of the transient failure.
@@ -119,7 +119,7 @@ pub struct Found {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Recorded {
     /// It happened, with this output.
-    Done(Value),
+    Done(Json),
     /// It was refused for good.
     Rejected {
         /// Stable code.
@@ -142,7 +142,7 @@ pub enum OperatorAction {
     /// Go on as if the current step had brought this.
     Skip {
         /// The output.
-        output: Value,
+        output: Json,
     },
     /// Begin no further step.
     Pause,
@@ -220,7 +220,7 @@ pub struct Send {
     /// Not to be carried out after, ms; undos and the point of no return have none.
     pub deadline: Option<i64>,
     /// The body.
-    pub body: Value,
+    pub body: Json,
 }
 
 /// What a fence asks.

@@ -19,8 +19,8 @@
 //! ```
 //! use std::collections::BTreeSet;
 //! use eventicket_saga::definition::{Call, Command, Definition, Step};
-//! use eventicket_saga::{Answer, Effect, Half, Input, Moment, Phase, Saga, apply};
-//! use serde_json::{Value, json};
+//! use eventicket_saga::{Answer, Effect, Half, Input, Json, Moment, Phase, Saga, apply};
+//! use serde_json::json;
 //!
 //! let call = |service: &str, action: &str| Call::new(service, action, |view| Ok(view.input().clone()));
 //! let order = Definition {
@@ -36,7 +36,7 @@
 //! order.validate().unwrap();
 //!
 //! // What a runtime does: feed, store the saga, then send.
-//! let mut saga = Saga::new(uuid::Uuid::nil(), &order, json!({ "item": 7 }), 0);
+//! let mut saga = Saga::new(uuid::Uuid::nil(), &order, json!({ "item": 7 }).into(), 0);
 //! let nobody = BTreeSet::new();
 //! let mut feed = |input: Input, now: i64| {
 //!     let output = apply(&order, &mut saga, input, &Moment { now, noise: 0, closed: &nobody }).unwrap();
@@ -51,11 +51,11 @@
 //! };
 //!
 //! assert_eq!(feed(Input::Start, 0).0, ["stock.take"]);
-//! assert_eq!(feed(answer("TAKE", Half::Do, Answer::Done(Value::Null)), 10).0, ["money.charge"]);
+//! assert_eq!(feed(answer("TAKE", Half::Do, Answer::Done(Json::NULL)), 10).0, ["money.charge"]);
 //! // No money: the stock is put back.
 //! let no = Answer::Rejected { code: "declined".into(), message: "no funds".into() };
 //! assert_eq!(feed(answer("CHARGE", Half::Do, no), 20).0, ["stock.put_back"]);
-//! assert_eq!(feed(answer("TAKE", Half::Undo, Answer::Done(Value::Null)), 30).1, Phase::Compensated);
+//! assert_eq!(feed(answer("TAKE", Half::Undo, Answer::Done(Json::NULL)), 30).1, Phase::Compensated);
 //! ```
 
 pub mod breaker;
@@ -65,6 +65,8 @@ pub mod registry;
 pub mod state;
 pub mod testing;
 pub mod transition;
+
+pub use eventicket_json::Json;
 
 pub use definition::{Command, Deadline, Definition, OnRejection, Retry, Step, View, Wait};
 pub use input::{

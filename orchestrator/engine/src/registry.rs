@@ -57,10 +57,10 @@ mod tests {
     use crate::definition::{Call, Command, Step};
     use crate::testing::{Play, World};
     use crate::{Phase, Saga};
-    use serde_json::Value;
+    use eventicket_json::Json;
 
     fn version(version: u32, steps: &[&str]) -> Definition {
-        let step = |name: &&str| Step::command(name, Command::new(Call::new("a", "do", |_| Ok(Value::Null))));
+        let step = |name: &&str| Step::command(name, Command::new(Call::new("a", "do", |_| Ok(Json::NULL))));
         Definition { name: "order".into(), version, steps: steps.iter().map(step).collect(), deadlines: vec![] }
     }
 
@@ -75,15 +75,14 @@ mod tests {
     #[test]
     fn a_saga_ends_under_the_version_that_it_began_with() {
         let before = registry(&[(1, &["A", "B"])]);
-        let mut play =
-            Play::new(before.newest("order").unwrap(), Value::Null, World::new(Arc::new(|_, _| Value::Null)));
+        let mut play = Play::new(before.newest("order").unwrap(), Json::NULL, World::new(Arc::new(|_, _| Json::NULL)));
         play.start();
         play.step();
         let stored = serde_json::to_string(&play.saga).unwrap();
         // The orchestrator starts again with another version, whose steps are others.
         let after = registry(&[(1, &["A", "B"]), (2, &["X", "A", "Y", "B"])]);
         let saga: Saga = serde_json::from_str(&stored).unwrap();
-        let mut rest = Play::new(after.get(&saga.definition, saga.version).unwrap(), Value::Null, play.world.clone());
+        let mut rest = Play::new(after.get(&saga.definition, saga.version).unwrap(), Json::NULL, play.world.clone());
         (rest.saga, rest.mail, rest.history) = (saga, play.mail.clone(), play.history.clone());
         rest.run();
         assert_eq!((rest.saga.phase, rest.told(crate::What::Done)), (Phase::Completed, vec!["A", "B"]));

@@ -1,7 +1,7 @@
 //! Where a saga stands. The runtime stores it as JSON; fields at their default are left out.
 
+use eventicket_json::Json;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use uuid::Uuid;
 
 use crate::definition::Definition;
@@ -19,7 +19,7 @@ pub struct Saga {
     /// The definition's version that it runs under until it ends.
     pub version: u32,
     /// What it was started with.
-    pub input: Value,
+    pub input: Json,
     /// When it was started, ms.
     pub started_at: i64,
     /// Forward, back, or ended.
@@ -182,14 +182,14 @@ pub struct StepState {
     #[serde(rename = "l", default, skip_serializing_if = "is_default")]
     pub last_ask: bool,
     /// What it brought.
-    #[serde(rename = "o", default, skip_serializing_if = "Value::is_null")]
-    pub output: Value,
+    #[serde(rename = "o", default, skip_serializing_if = "Json::is_null")]
+    pub output: Json,
     /// Code and message of the last failure.
     #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
     pub error: Option<(String, String)>,
     /// What its undo brought.
-    #[serde(rename = "uo", default, skip_serializing_if = "Value::is_null")]
-    pub undo_output: Value,
+    #[serde(rename = "uo", default, skip_serializing_if = "Json::is_null")]
+    pub undo_output: Json,
     /// Attempts of its undo before an operator had it tried again.
     #[serde(rename = "ub", default, skip_serializing_if = "is_default")]
     pub undo_spent: u32,
@@ -201,7 +201,7 @@ pub struct StepState {
     pub fences: u32,
     /// The signal's payload that replaces the round once it is undone.
     #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
-    pub replacement: Option<Value>,
+    pub replacement: Option<Json>,
 }
 
 /// An operator's question to a round's service, which closes what has not begun (6.13). While one is under way, its step
@@ -230,7 +230,7 @@ pub struct Fence {
 #[serde(rename_all = "snake_case")]
 pub enum Purpose {
     /// The step is skipped with this output, unless it happened.
-    Skip(Value),
+    Skip(Json),
     /// The step's undo was done by hand, unless the service did it.
     Resolve,
     /// The saga unwinds with this reason, unless its point of no return happened.
@@ -307,9 +307,9 @@ impl StepState {
             again: false,
             unsent: false,
             last_ask: false,
-            output: Value::Null,
+            output: Json::NULL,
             error: None,
-            undo_output: Value::Null,
+            undo_output: Json::NULL,
             undo_spent: 0,
             fence: None,
             fences: 0,
@@ -341,7 +341,7 @@ impl StepState {
 
 impl Saga {
     /// A saga that has not begun.
-    pub fn new(id: Uuid, definition: &Definition, input: Value, now: i64) -> Self {
+    pub fn new(id: Uuid, definition: &Definition, input: Json, now: i64) -> Self {
         Self {
             id,
             definition: definition.name.clone(),

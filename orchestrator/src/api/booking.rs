@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
-use eventicket_contracts::SagaId;
 use eventicket_contracts::sagas::{BOOKING, GetBooking};
+use eventicket_contracts::{Json, SagaId};
 use eventicket_nats::QueryError;
-use serde_json::value::RawValue;
 
 use super::{Reader, failed};
 use crate::runtime::journal;
@@ -18,7 +17,7 @@ const MOST: usize = 256;
 const ENOUGH: usize = 384 * 1024;
 
 /// `None` where there is no such booking, or it is another customer's.
-pub async fn get(reader: Reader, mut queries: Vec<GetBooking>) -> Result<Vec<Option<Box<RawValue>>>, QueryError> {
+pub async fn get(reader: Reader, mut queries: Vec<GetBooking>) -> Result<Vec<Option<Json>>, QueryError> {
     queries.truncate(MOST);
     let ids: Vec<SagaId> = queries.iter().map(|query| query.id).collect();
     let rows = journal::load(&reader.pool, &ids).await.map_err(|e| failed(&e))?;
@@ -27,8 +26,8 @@ pub async fn get(reader: Reader, mut queries: Vec<GetBooking>) -> Result<Vec<Opt
     for query in &queries {
         let is_theirs = |row: &&Row| query.owner.is_none() || row.owner == query.owner;
         let row = rows.get(&query.id).filter(|row| row.saga.definition == BOOKING).filter(is_theirs);
-        let answer = row.and_then(|row| serde_json::value::to_raw_value(&view(&reader.catalogue, row)).ok());
-        bytes += answer.as_ref().map_or(4, |answer| answer.get().len());
+        let answer = row.map(|row| view(&reader.catalogue, row));
+        bytes += answer.as_ref().map_or(4, |answer| answer.text().len());
         answers.push(answer);
         if bytes > ENOUGH {
             break;

@@ -2,7 +2,6 @@
 
 use eventicket_contracts::sagas::{BOOKING, BookingView, ListBookings, Page};
 use eventicket_nats::QueryError;
-use serde::Deserialize;
 
 use super::{Reader, cut, failed};
 use crate::runtime::journal;
@@ -15,5 +14,5 @@ pub async fn list(reader: Reader, query: ListBookings) -> Result<Page<BookingVie
     let next = cut(&mut rows, limit).map(|id| id.0);
     let kind = reader.catalogue.kind(BOOKING);
     let views = rows.iter().filter_map(|row| kind.map(|k| (k.view)(&row.view())));
-    Ok(Page { items: views.filter_map(|v| BookingView::deserialize(v).ok()).collect(), next })
+    Ok(Page { items: views.filter_map(|v| v.read::<BookingView>().ok()).collect(), next })
 }

@@ -20,12 +20,12 @@ pub async fn get(reader: Reader, id: SagaId) -> Result<Option<SagaDetail>, Query
         state: state(step).to_owned(),
         round: step.round,
         attempts: step.attempts,
-        output: step.output.clone(),
+        output: step.output.value(),
         error: step.error.as_ref().map(|(code, _)| code.clone()),
     });
     Ok(Some(SagaDetail {
         summary: summary(&reader.catalogue, &row),
-        input: row.saga.input.clone(),
+        input: row.saga.input.value(),
         steps: steps.collect(),
     }))
 }

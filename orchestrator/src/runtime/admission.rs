@@ -127,7 +127,9 @@ fn called<'a>(definition: &'a Definition, saga: &Saga) -> BTreeSet<&'a str> {
 mod tests {
     use super::*;
     use eventicket_saga::definition::{Call, Command, Step};
-    use serde_json::{Value, json};
+    use serde_json::json;
+
+    use eventicket_saga::Json;
 
     #[test]
     fn rule_12_starts_give_way_first_then_steps_and_a_share_is_kept_for_undos() {
@@ -166,10 +168,10 @@ mod tests {
         let answer = |half, answer| Input::Answer { step: "A".into(), round: 1, half, attempt: 1, answer };
         let rejected = Answer::Rejected { code: "no".into(), message: String::new() };
         for (input, expected) in [
-            (answer(Half::Do, Answer::Done(Value::Null)), &["broken", "full", "brimful"][..]),
-            (Input::Signal { name: "go".into(), payload: Value::Null, key: None }, &["broken", "full", "brimful"]),
+            (answer(Half::Do, Answer::Done(Json::NULL)), &["broken", "full", "brimful"][..]),
+            (Input::Signal { name: "go".into(), payload: Json::NULL, key: None }, &["broken", "full", "brimful"]),
             (answer(Half::Do, rejected), &["broken", "brimful"]),
-            (answer(Half::Undo, Answer::Done(Value::Null)), &["broken", "brimful"]),
+            (answer(Half::Undo, Answer::Done(Json::NULL)), &["broken", "brimful"]),
             (Input::Timer, &["broken", "brimful"]),
             (Input::Start, &["broken"]),
             (Input::Resend, &["broken"]),
@@ -181,12 +183,13 @@ mod tests {
 
     #[test]
     fn rule_12_a_start_looks_at_the_services_that_it_surely_calls() {
-        let call = |service: &str| Call::new(service, "do", |_| Ok(Value::Null));
+        let call = |service: &str| Call::new(service, "do", |_| Ok(Json::NULL));
         let step = |name: &str, service: &str| Step::command(name, Command::new(call(service)));
         let steps = vec![
             step("HOLD", "bookings"),
-            Step::wait("AWAIT", "method", None).when(|v| v.input()["priced"] == true && v.input()["method"] == false),
-            step("PAY", "payments").when(|v| v.input()["priced"] == true),
+            Step::wait("AWAIT", "method", None)
+                .when(|v| v.input().value()["priced"] == true && v.input().value()["method"] == false),
+            step("PAY", "payments").when(|v| v.input().value()["priced"] == true),
             Step::command("CONFIRM", Command::new(call("tickets")).no_return()),
             Step::command("TELL", Command::new(call("mails")).best_effort()),
         ];
@@ -196,7 +199,7 @@ mod tests {
             (json!({"priced": false}), &["bookings", "tickets"]),
             (json!({"priced": true, "method": false}), &["bookings"]),
         ] {
-            let saga = Saga::new(uuid::Uuid::nil(), &definition, input, 0);
+            let saga = Saga::new(uuid::Uuid::nil(), &definition, input.into(), 0);
             assert_eq!(surely_called(&definition, &saga), expected.iter().copied().collect(), "{:?}", saga.input);
         }
     }

@@ -59,7 +59,7 @@ fn pack(commands: Vec<Outgoing>) -> Vec<(String, Vec<Outgoing>)> {
 
 /// About how many bytes it takes.
 fn size(command: &Outgoing) -> usize {
-    command.item.body.get().len() + 256
+    command.item.body.text().len() + 256
 }
 
 fn compose((subject, commands): (String, Vec<Outgoing>)) -> (Published, Vec<Outgoing>) {

@@ -6,8 +6,7 @@ use async_nats::Subject;
 use bytes::Bytes;
 use eventicket_contracts::sagas::{ActAnswer, StartAnswer};
 use eventicket_nats::dead_item;
-use eventicket_saga::Input;
-use serde_json::Value;
+use eventicket_saga::{Input, Json};
 
 use super::intake::{REPLY_LETTERS, Unacked, Work};
 use super::results::Turn;
@@ -97,7 +96,7 @@ impl Replica {
     fn started(&self, work: &Work, answers: &mut StartAnswers) {
         let Work::Start(start, _) = work else { return };
         let Some(row) = self.memory.rows.get(&start.id) else { return };
-        let view = if start.blind { Value::Null } else { view(&self.config.catalogue, row) };
+        let view = if start.blind { Json::NULL } else { view(&self.config.catalogue, row) };
         answers.add(work, StartAnswer::Started { id: row.id, created: true, view });
     }
 }

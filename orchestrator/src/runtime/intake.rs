@@ -237,7 +237,7 @@ async fn take_acts(nats: Nats, mut sub: async_nats::Subscriber, out: mpsc::Sende
 fn action(payload: &[u8]) -> Result<Act, String> {
     let act: Act = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
     match &act.action {
-        Action::Skip { output } if !nests_within(MAX_DEPTH, output) => {
+        Action::Skip { output } if !output.read().is_ok_and(|output| nests_within(MAX_DEPTH, &output)) => {
             Err(format!("the output nests deeper than {MAX_DEPTH}"))
         }
         _ => Ok(act),
@@ -279,7 +279,7 @@ mod tests {
                 "action": { "skip": { "output": nested(depth) } } });
             action(&serde_json::to_vec(&skip).unwrap()).map(|act| act.action)
         };
-        assert_eq!(skip(MAX_DEPTH), Ok(Action::Skip { output: nested(MAX_DEPTH) }));
+        assert_eq!(skip(MAX_DEPTH), Ok(Action::Skip { output: nested(MAX_DEPTH).into() }));
         assert_eq!(skip(MAX_DEPTH + 1), Err("the output nests deeper than 64".to_owned()));
         assert!(action(b"\xff").is_err() && action(b"{}").is_err());
     }

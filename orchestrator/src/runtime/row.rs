@@ -90,13 +90,13 @@ pub fn outstanding(saga: &Saga, definition: &eventicket_saga::Definition) -> BTr
 mod tests {
     use super::*;
     use eventicket_saga::definition::{Call, Command, Step};
-    use eventicket_saga::{Definition, Fence, Purpose};
-    use serde_json::{Value, json};
+    use eventicket_saga::{Definition, Fence, Json, Purpose};
+    use serde_json::json;
 
     #[test]
     fn rule_18_a_fence_that_is_put_off_waits_and_nothing_else_of_its_step_does() {
-        let call = |action: &str| Call::new("desk", action, |_| Ok(Value::Null));
-        let undo = Call::new("vault", "give_back", |_| Ok(Value::Null));
+        let call = |action: &str| Call::new("desk", action, |_| Ok(Json::NULL));
+        let undo = Call::new("vault", "give_back", |_| Ok(Json::NULL));
         let steps = vec![Step::command("OPEN", Command::new(call("open")).undo(undo))];
         let definition = Definition { name: "d".into(), version: 1, steps, deadlines: vec![] };
         let fence = |held| Some(Fence { purpose: Purpose::Abandon, due: 1, attempts: 0, held, stands: false });
@@ -111,7 +111,7 @@ mod tests {
             (Phase::Abandoned, Status::Done, Undo::Held, None, vec![]),
             (Phase::Abandoned, Status::Done, Undo::GaveUp, fence(true), vec![("desk", Waits::Undo)]),
         ] {
-            let mut saga = Saga::new(uuid::Uuid::nil(), &definition, json!({}), 0);
+            let mut saga = Saga::new(uuid::Uuid::nil(), &definition, json!({}).into(), 0);
             (saga.phase, saga.steps[0].status, saga.steps[0].undo, saga.steps[0].fence) =
                 (phase, status, undoing, fence);
             let expected: BTreeMap<String, Waits> = expected.into_iter().map(|(s, w)| (s.to_owned(), w)).collect();

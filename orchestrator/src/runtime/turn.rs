@@ -11,9 +11,9 @@ use eventicket_contracts::{SagaId, Timestamp};
 use eventicket_nats::Fault;
 use eventicket_planted::Fault as Planted;
 use eventicket_saga::transition::DEFINITION_ERROR;
-use eventicket_saga::{Answer, Definition, Effect, Entry, Illegal, Input, Moment, Question, Send, State, What, apply};
-use serde_json::Value;
-use serde_json::value::RawValue;
+use eventicket_saga::{
+    Answer, Definition, Effect, Entry, Illegal, Input, Json, Moment, Question, Send, State, What, apply,
+};
 
 use super::admission::Shut;
 use super::held::Waits;
@@ -165,10 +165,10 @@ fn outgoing(row: &Row, send: Send) -> Outgoing {
         eventicket_saga::Half::Fence => envelope::Half::Fence,
     };
     let body = match send.question {
-        None => serde_json::value::to_raw_value(&send.body),
+        None => Ok(send.body.clone()),
         Some(Question { id, undo }) => {
             let (action, body) = (send.action.clone(), send.body.clone());
-            serde_json::value::to_raw_value(&Fence { id, action, undo, body })
+            Json::of(&Fence { id, action, undo, body })
         }
     };
     let item = Item {
@@ -177,7 +177,7 @@ fn outgoing(row: &Row, send: Send) -> Outgoing {
         attempt: send.attempt,
         deadline: send.deadline.map(Timestamp),
         trace: spans::of_command(row, &send),
-        body: body.unwrap_or_else(|_| RawValue::NULL.to_owned()),
+        body: body.unwrap_or_default(),
     };
     Outgoing { saga: row.id, order: row.event.map_or(row.id.0, |e| e.0), send, item }
 }
@@ -191,7 +191,7 @@ fn status(catalogue: &Catalogue, row: &Row) -> &'static str {
 }
 
 /// The definition's view of a saga.
-pub fn view(catalogue: &Catalogue, row: &Row) -> Value {
+pub fn view(catalogue: &Catalogue, row: &Row) -> Json {
     catalogue.kind(&row.saga.definition).map(|k| shown(|| (k.view)(&row.view()))).unwrap_or_default()
 }
 

@@ -8,9 +8,7 @@ use eventicket_contracts::envelope::Envelope;
 use eventicket_contracts::identity::Idempotency;
 use eventicket_contracts::sagas::{ActAnswer, Action, AnsweredStart, StartAnswer};
 use eventicket_contracts::{SagaId, codes};
-use eventicket_saga::{Input, OperatorAction, SignalKey};
-
-use serde::Deserialize;
+use eventicket_saga::{Input, Json, OperatorAction, SignalKey};
 
 use super::intake::Work;
 use super::row::Row;
@@ -136,10 +134,10 @@ fn answer_input(reply: &eventicket_contracts::envelope::Reply) -> Input {
 }
 
 /// What a fence's answer tells, for the engine.
-fn found(output: &serde_json::Value) -> Option<eventicket_saga::Found> {
+fn found(output: &Json) -> Option<eventicket_saga::Found> {
     use eventicket_contracts::envelope::{Fenced, Recorded as Wire};
     use eventicket_saga::Recorded;
-    let Fenced { id, effect, undo } = Fenced::deserialize(output).ok()?;
+    let Fenced { id, effect, undo } = output.read::<Fenced>().ok()?;
     let recorded = |half: Wire| match half {
         Wire::Done(output) => Recorded::Done(output),
         Wire::Rejected(r) => Recorded::Rejected { code: r.code },

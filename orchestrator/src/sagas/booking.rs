@@ -18,11 +18,10 @@ use eventicket_contracts::payments::{Charge, ChargePending, NextAction, Refund, 
 use eventicket_contracts::sagas::{
     BOOKING, BookedItem, BookingInput, BookingStatus, BookingView, PAYMENT_METHOD, PaymentMethod, RefundStatus,
 };
-use eventicket_contracts::{SagaId, Timestamp, codes, notifications};
+use eventicket_contracts::{Money, SagaId, Timestamp, codes, notifications};
 use eventicket_saga::definition::{Call, Command, Deadline, Definition, OnRejection, Retry, Step, View};
-use eventicket_saga::{Phase, Saga, Status, StepState, Undo};
+use eventicket_saga::{Json, Phase, Saga, Status, StepState, Undo};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::{Kind, RowView};
 
@@ -75,8 +74,7 @@ fn version_1() -> Definition {
         ],
         deadlines: vec![Deadline {
             reason: codes::HOLD_EXPIRED.into(),
-            // Looked at with every input, so the whole output is not read.
-            at: std::sync::Arc::new(|v| v.output(RESERVE)?.get("hold_until")?.as_i64()),
+            at: std::sync::Arc::new(|v| Priced::of(v).map(|p| p.hold_until)),
             unless: vec![PAY.into()],
         }],
     }
@@ -97,14 +95,14 @@ fn pay_retry() -> Retry {
     Retry::new(4, Duration::from_millis(500), Duration::from_secs(5))
 }
 
-fn patient(mail: fn(&View<'_>) -> Result<Value, String>) -> Command {
+fn patient(mail: fn(&View<'_>) -> Result<Json, String>) -> Command {
     let patient = Retry::new(20, Duration::from_secs(1), Duration::from_secs(60));
     Command::new(Call::new("notifications", "send", mail)).best_effort().retry(patient)
 }
 
 /// Whether money was taken, as far as is known by now.
 fn was_charged(v: &View<'_>) -> bool {
-    let given_back = || v.undo_output(PAY).and_then(|o| Refunded::deserialize(o).ok()).and_then(|r| r.amount);
+    let given_back = || v.undo_output(PAY).and_then(|o| o.read::<Refunded>().ok()).and_then(|r| r.amount);
     v.is_done(PAY) || given_back().is_some()
 }
 
@@ -112,7 +110,7 @@ fn grace() -> Duration {
     pay_retry().budget(PAY_TIMEOUT) + GRACE_MARGIN
 }
 
-fn reserve(v: &View<'_>) -> Result<Value, String> {
+fn reserve(v: &View<'_>) -> Result<Json, String> {
     let input = input(v)?;
     json(Reserve {
         event: input.event,
@@ -124,18 +122,18 @@ fn reserve(v: &View<'_>) -> Result<Value, String> {
     })
 }
 
-fn charge(v: &View<'_>) -> Result<Value, String> {
+fn charge(v: &View<'_>) -> Result<Json, String> {
     let (input, reserved) = (input(v)?, reserved(v)?);
-    let signalled = v.output(AWAIT).and_then(|o| PaymentMethod::deserialize(o).ok()).map(|p| p.method);
+    let signalled = v.output(AWAIT).and_then(|o| o.read::<PaymentMethod>().ok()).map(|p| p.method);
     let method = signalled.or(input.method).ok_or("no payment method is known")?;
     json(Charge { customer: input.customer, amount: reserved.total, method, description: reserved.title })
 }
 
-fn confirm(v: &View<'_>) -> Result<Value, String> {
+fn confirm(v: &View<'_>) -> Result<Json, String> {
     json(Confirm { event: input(v)?.event, hold_step: RESERVE.into(), hold_round: v.round(RESERVE) })
 }
 
-fn mail(v: &View<'_>) -> Result<Value, String> {
+fn mail(v: &View<'_>) -> Result<Json, String> {
     let (input, reserved) = (input(v)?, reserved(v)?);
     let data = notifications::BookingMail {
         booking: SagaId(v.id()),
@@ -147,7 +145,7 @@ fn mail(v: &View<'_>) -> Result<Value, String> {
     json(notifications::Send { template, customer: input.customer, data: json(data)? })
 }
 
-fn refund_mail(v: &View<'_>) -> Result<Value, String> {
+fn refund_mail(v: &View<'_>) -> Result<Json, String> {
     let (input, reserved) = (input(v)?, reserved(v)?);
     let data = notifications::RefundMail {
         booking: SagaId(v.id()),
@@ -160,32 +158,48 @@ fn refund_mail(v: &View<'_>) -> Result<Value, String> {
 }
 
 fn input(v: &View<'_>) -> Result<BookingInput, String> {
-    BookingInput::deserialize(v.input()).map_err(|e| e.to_string())
+    v.input().read().map_err(|e| e.to_string())
 }
 
 fn reserved(v: &View<'_>) -> Result<Reserved, String> {
-    Reserved::deserialize(v.output(RESERVE).ok_or("nothing is reserved")?).map_err(|e| e.to_string())
+    v.output(RESERVE).ok_or("nothing is reserved")?.read().map_err(|e| e.to_string())
 }
 
 /// What is to be paid; before that is known, what the customer expects, for the look at the services that it will call.
 fn amount(v: &View<'_>) -> i64 {
-    let Some(reserved) = v.output(RESERVE) else {
-        let expected = || v.input()["expected_total"]["amount"].as_i64();
-        return expected().unwrap_or_else(|| i64::from(v.input()["method"].is_string()));
+    let expected = |input: BookingInput| match input.expected_total {
+        Some(total) => total.amount,
+        None => i64::from(input.method.is_some()),
     };
-    reserved["total"]["amount"].as_i64().unwrap_or(0)
+    match v.output(RESERVE) {
+        Some(_) => Priced::of(v).map_or(0, |priced| priced.total.amount),
+        None => input(v).map_or(0, expected),
+    }
 }
 
-fn json(value: impl Serialize) -> Result<Value, String> {
-    serde_json::to_value(value).map_err(|e| e.to_string())
+/// Of what RESERVE brought, the part that is looked at with every input.
+#[derive(Deserialize)]
+struct Priced {
+    total: Money,
+    hold_until: i64,
+}
+
+impl Priced {
+    fn of(v: &View<'_>) -> Option<Self> {
+        v.output(RESERVE)?.read().ok()
+    }
+}
+
+fn json(value: impl Serialize) -> Result<Json, String> {
+    Json::of(&value).map_err(|e| e.to_string())
 }
 
 fn seconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
 }
 
-fn check(input: &Value) -> Result<(), String> {
-    let input = BookingInput::deserialize(input).map_err(|e| e.to_string())?;
+fn check(input: &Json) -> Result<(), String> {
+    let input = input.read::<BookingInput>().map_err(|e| e.to_string())?;
     if input.items.is_empty() || input.items.iter().any(|i| i.quantity == 0) {
         return Err("a booking has at least one ticket of each type that it names".into());
     }
@@ -224,7 +238,7 @@ fn pending_payment(saga: &Saga) -> Option<&StepState> {
 
 fn next_action(saga: &Saga) -> Option<NextAction> {
     let pay = pending_payment(saga).filter(|_| saga.phase == Phase::Forward)?;
-    ChargePending::deserialize(&pay.output).ok()?.next_action
+    pay.output.read::<ChargePending>().ok()?.next_action
 }
 
 fn declined(saga: &Saga) -> Option<&str> {
@@ -240,7 +254,7 @@ fn refund(saga: &Saga) -> RefundStatus {
         return RefundStatus::None;
     };
     let nothing = |r: Refunded| r.amount.is_none();
-    let nothing_taken = Refunded::deserialize(&pay.undo_output).is_ok_and(nothing);
+    let nothing_taken = pay.undo_output.read().is_ok_and(nothing);
     match (saga.phase, pay.undo) {
         (_, Undo::Done) if nothing_taken => RefundStatus::None,
         (Phase::Forward | Phase::Completed, _) => RefundStatus::None,
@@ -254,9 +268,9 @@ fn status(saga: &Saga) -> &'static str {
     booking_status(saga).name()
 }
 
-fn view(row: &RowView<'_>) -> Value {
-    let Ok(input) = BookingInput::deserialize(&row.saga.input) else { return Value::Null };
-    let reserved = row.saga.steps.first().and_then(|s| Reserved::deserialize(&s.output).ok());
+fn view(row: &RowView<'_>) -> Json {
+    let Ok(input) = row.saga.input.read::<BookingInput>() else { return Json::NULL };
+    let reserved = row.saga.steps.first().and_then(|s| s.output.read::<Reserved>().ok());
     let status = booking_status(row.saga);
     let reason = matches!(status, BookingStatus::Failed | BookingStatus::Expired | BookingStatus::Cancelled)
         .then(|| reason(row.saga).map(str::to_owned))
@@ -282,5 +296,5 @@ fn view(row: &RowView<'_>) -> Value {
         updated_at: row.updated_at,
         version: row.version,
     };
-    serde_json::to_value(booking).unwrap_or(Value::Null)
+    Json::of(&booking).unwrap_or_default()
 }

@@ -8,9 +8,7 @@
 use eventicket_contracts::payments::FailedRefund;
 use eventicket_contracts::sagas::FAILED_REFUND;
 use eventicket_saga::definition::{Definition, Step};
-use eventicket_saga::{Phase, Saga};
-use serde::Deserialize;
-use serde_json::Value;
+use eventicket_saga::{Json, Phase, Saga};
 
 use super::{Kind, RowView};
 
@@ -26,8 +24,8 @@ fn version_1() -> Definition {
     Definition { name: FAILED_REFUND.into(), version: 1, steps: vec![step], deadlines: vec![] }
 }
 
-fn check(input: &Value) -> Result<(), String> {
-    FailedRefund::deserialize(input).map(drop).map_err(|e| e.to_string())
+fn check(input: &Json) -> Result<(), String> {
+    input.read::<FailedRefund>().map(drop).map_err(|e| e.to_string())
 }
 
 fn status(saga: &Saga) -> &'static str {
@@ -38,6 +36,6 @@ fn status(saga: &Saga) -> &'static str {
     }
 }
 
-fn view(row: &RowView<'_>) -> Value {
-    serde_json::json!({ "id": row.id, "status": status(row.saga), "version": row.version })
+fn view(row: &RowView<'_>) -> Json {
+    serde_json::json!({ "id": row.id, "status": status(row.saga), "version": row.version }).into()
 }

@@ -9,8 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use eventicket_contracts::subjects::Service;
 use eventicket_contracts::{SagaId, Timestamp};
 use eventicket_saga::definition::Unsound;
-use eventicket_saga::{Definition, Registry, Saga};
-use serde_json::Value;
+use eventicket_saga::{Definition, Json, Registry, Saga};
 
 /// A kind of saga: its definitions in all versions in flight, and how it is shown.
 #[derive(Clone)]
@@ -20,11 +19,11 @@ pub struct Kind {
     /// All versions under which sagas may still run.
     pub definitions: Vec<Definition>,
     /// Whether an input is acceptable; the text says why not.
-    pub check: fn(&Value) -> Result<(), String>,
+    pub check: fn(&Json) -> Result<(), String>,
     /// Its own word for where a saga stands.
     pub status: fn(&Saga) -> &'static str,
     /// What is told of a saga to whom it belongs.
-    pub view: fn(&RowView<'_>) -> Value,
+    pub view: fn(&RowView<'_>) -> Json,
 }
 
 /// What a view is made from.

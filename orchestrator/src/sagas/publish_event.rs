@@ -15,9 +15,7 @@ use eventicket_contracts::codes;
 use eventicket_contracts::events::{PublishEvent, Settle};
 use eventicket_contracts::sagas::PUBLISH_EVENT;
 use eventicket_saga::definition::{Call, Command, Definition, Retry, Step, View};
-use eventicket_saga::{Phase, Saga};
-use serde::Deserialize;
-use serde_json::Value;
+use eventicket_saga::{Json, Phase, Saga};
 
 use super::{Kind, RowView};
 
@@ -34,7 +32,7 @@ fn version_2() -> Definition {
 }
 
 fn version_1() -> Definition {
-    let offer = Call::new("bookings", "offer", |v| serde_json::to_value(input(v)?.offer).map_err(|e| e.to_string()));
+    let offer = Call::new("bookings", "offer", |v| Json::of(&input(v)?.offer).map_err(|e| e.to_string()));
     Definition {
         name: PUBLISH_EVENT.into(),
         version: 1,
@@ -47,23 +45,23 @@ fn version_1() -> Definition {
 }
 
 /// Until events has it, the event waits: three and a half days.
-fn patient(body: fn(&View<'_>) -> Result<Value, String>) -> Command {
+fn patient(body: fn(&View<'_>) -> Result<Json, String>) -> Command {
     let retry = Retry::new(10_000, Duration::from_millis(200), Duration::from_secs(30));
     Command::new(Call::new("events", "settle", body)).best_effort().retry(retry)
 }
 
-fn settle(v: &View<'_>, refused: Option<&str>) -> Result<Value, String> {
+fn settle(v: &View<'_>, refused: Option<&str>) -> Result<Json, String> {
     let offer = input(v)?.offer;
     let settle = Settle { event: offer.event, version: offer.version, refused: refused.map(str::to_owned) };
-    serde_json::to_value(settle).map_err(|e| e.to_string())
+    Json::of(&settle).map_err(|e| e.to_string())
 }
 
 fn input(v: &View<'_>) -> Result<PublishEvent, String> {
-    PublishEvent::deserialize(v.input()).map_err(|e| e.to_string())
+    v.input().read().map_err(|e| e.to_string())
 }
 
-fn check(input: &Value) -> Result<(), String> {
-    PublishEvent::deserialize(input).map(drop).map_err(|e| e.to_string())
+fn check(input: &Json) -> Result<(), String> {
+    input.read::<PublishEvent>().map(drop).map_err(|e| e.to_string())
 }
 
 fn status(saga: &Saga) -> &'static str {
@@ -74,6 +72,6 @@ fn status(saga: &Saga) -> &'static str {
     }
 }
 
-fn view(row: &RowView<'_>) -> Value {
-    serde_json::json!({ "id": row.id, "status": status(row.saga), "version": row.version })
+fn view(row: &RowView<'_>) -> Json {
+    serde_json::json!({ "id": row.id, "status": status(row.saga), "version": row.version }).into()
 }

@@ -12,7 +12,7 @@ use eventicket_contracts::sagas::{
     StartAnswer, StartSaga,
 };
 use eventicket_contracts::subjects::{self, Service};
-use eventicket_contracts::{Clock, CustomerId, SagaId};
+use eventicket_contracts::{Clock, CustomerId, Json, SagaId};
 use eventicket_kit::Context;
 use eventicket_nats::{Commands, Delivered, Fault, Handled, Nats, QueryFailure, WorkerLimits, run_worker};
 use eventicket_orchestrator::api::{self, Reader};
@@ -44,7 +44,7 @@ pub fn visit(versions: &[u32]) -> Kind {
         let open = Command::new(call("open")).undo(call("close")).timeout(Duration::from_secs(2));
         let mut steps = vec![
             Step::command("OPEN", open),
-            Step::wait("WAIT", "go", None).when(|v| v.input()["wait"] == true),
+            Step::wait("WAIT", "go", None).when(|v| v.input().value()["wait"] == true),
             Step::command("SEAL", Command::new(call("seal")).no_return().timeout(Duration::from_secs(2))),
         ];
         if version > 1 {
@@ -57,21 +57,21 @@ pub fn visit(versions: &[u32]) -> Kind {
         Phase::Compensated => "compensated",
         _ => "pending",
     };
-    let (check, view) = (|_: &Value| Ok(()), |row: &RowView<'_>| json!(row.id));
+    let (check, view) = (|_: &Json| Ok(()), |row: &RowView<'_>| json!(row.id).into());
     Kind { name: "visit", definitions: versions.iter().map(|v| definition(*v)).collect(), check, status, view }
 }
 
 /// The saga that asks for the vault: WAIT where the input asks for it, then STORE. A panic in its body is the input's wish.
 fn deposit() -> Kind {
-    let store = Call::new(VAULT.name(), "store", |v| match v.input()["panic"].as_bool() {
+    let store = Call::new(VAULT.name(), "store", |v| match v.input().value()["panic"].as_bool() {
         Some(true) => panic!("the body cannot be built"),
-        _ => Ok(Value::Null),
+        _ => Ok(Value::Null.into()),
     });
-    let undo = Call::new(VAULT.name(), "give_back", |_| Ok(Value::Null));
-    let seal = Call::new(DESK.name(), "seal", |_| Ok(Value::Null));
+    let undo = Call::new(VAULT.name(), "give_back", |_| Ok(Value::Null.into()));
+    let seal = Call::new(DESK.name(), "seal", |_| Ok(Value::Null.into()));
     let steps = vec![
-        Step::wait("WAIT", "go", None).when(|v| v.input()["wait"] == true),
-        Step::command("STORE", Command::new(store).undo(undo)).when(|v| v.input()["store"] != false),
+        Step::wait("WAIT", "go", None).when(|v| v.input().value()["wait"] == true),
+        Step::command("STORE", Command::new(store).undo(undo)).when(|v| v.input().value()["store"] != false),
         Step::command("SEAL", Command::new(seal).timeout(Duration::from_secs(2))),
     ];
     let definition = Definition { name: "deposit".into(), version: 1, steps, deadlines: vec![] };
@@ -128,7 +128,7 @@ impl Desk {
 
 /// What is recorded of a round; the tests' rounds are not sent again once they are fenced.
 fn fenced(d: &Delivered, answers: &HashMap<(Key, Half), Answer>) -> Answer {
-    let fence: Fence = serde_json::from_str(d.item.body.get()).unwrap();
+    let fence: Fence = serde_json::from_str(d.item.body.text()).unwrap();
     let recorded = |half| match answers.get(&(d.item.key.clone(), half)) {
         Some(Answer::Done(output)) => Recorded::Done(output.clone()),
         Some(Answer::Rejected(rejection)) => Recorded::Rejected(rejection.clone()),
@@ -231,7 +231,7 @@ impl Bench {
             owner: None,
             idempotency: None,
             event: None,
-            input,
+            input: input.into(),
             give_up_at: self.ctx.clock.now().plus(GUARD),
             trace: None,
             blind: false,
@@ -267,7 +267,8 @@ impl Bench {
 
     /// Sends the signal that WAIT waits for.
     pub async fn signal(&self, saga: SagaId) -> ActAnswer {
-        self.act(saga, Action::Signal { name: "go".into(), payload: json!({"by": "test"}), idempotency: None }).await
+        self.act(saga, Action::Signal { name: "go".into(), payload: json!({"by": "test"}).into(), idempotency: None })
+            .await
     }
 
     /// Acts as the operator `test`, because of `a test`.

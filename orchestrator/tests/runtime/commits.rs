@@ -33,7 +33,7 @@ async fn visited(bench: &Bench, keyed: bool) -> SagaId {
     };
     bench.until(&[id], |row| row.saga.state() == State::Waiting).await;
     let idempotency = keyed.then(|| Idempotency { key: "go".into(), fingerprint: "print".into() });
-    let answer = bench.act(id, Action::Signal { name: "go".into(), payload: json!(1), idempotency }).await;
+    let answer = bench.act(id, Action::Signal { name: "go".into(), payload: json!(1).into(), idempotency }).await;
     assert!(matches!(answer, ActAnswer::Done { .. }), "{answer:?}");
     bench.completed(&[id]).await;
     id

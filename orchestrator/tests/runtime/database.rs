@@ -62,7 +62,7 @@ fn visits(number: usize, now: Timestamp) -> Vec<Row> {
         let id = SagaId::fresh();
         Row {
             id,
-            saga: Saga::new(id.0, &definition, json!({}), now.millis()),
+            saga: Saga::new(id.0, &definition, json!({}).into(), now.millis()),
             owner: None,
             event: None,
             idempotency: None,

@@ -29,7 +29,7 @@ async fn left_behind(bench: &Bench, number: usize) -> Vec<SagaId> {
     let moment = Moment { now: now.millis(), noise: 0, closed: &nobody };
     let row = |_| {
         let id = SagaId::fresh();
-        let mut saga = Saga::new(id.0, &definition, json!({}), now.millis());
+        let mut saga = Saga::new(id.0, &definition, json!({}).into(), now.millis());
         let news = eventicket_saga::apply(&definition, &mut saga, Input::Start, &moment).unwrap().history;
         let (owner, event, idempotency, trace) = (None, None, None, None);
         Row { id, saga, owner, event, idempotency, trace, version: 0, updated_at: now, news }

@@ -8,7 +8,6 @@ use eventicket_orchestrator::runtime::admission;
 use eventicket_orchestrator::sagas::RowView;
 use eventicket_saga::testing::{Behaviour, Play};
 use eventicket_saga::{Answer, Half, Input, Phase, Saga};
-use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -30,11 +29,11 @@ fn seen(case: &Case<'_>, play: &Play<'_>) -> (String, Option<String>, Option<Str
 
 fn view(case: &Case<'_>, play: &Play<'_>) -> BookingView {
     let row = RowView { id: SagaId(play.saga.id), saga: &play.saga, version: 1, updated_at: Timestamp(play.now) };
-    BookingView::deserialize((case.kind.view)(&row)).unwrap()
+    (case.kind.view)(&row).read().unwrap()
 }
 
 fn method() -> Input {
-    Input::Signal { name: PAYMENT_METHOD.into(), payload: json!({ "method": "another" }), key: None }
+    Input::Signal { name: PAYMENT_METHOD.into(), payload: json!({ "method": "another" }).into(), key: None }
 }
 
 /// Up to where PAY's command is on its way.
@@ -65,7 +64,7 @@ fn rule_12_the_gateway_knows_which_services_a_booking_surely_calls() {
                 expected_total,
                 method: method.clone(),
             };
-            let saga = Saga::new(Uuid::nil(), definition, serde_json::to_value(&input).unwrap(), 0);
+            let saga = Saga::new(Uuid::nil(), definition, serde_json::to_value(&input).unwrap().into(), 0);
             let called = sagas::surely_called(method.is_some(), expected_total);
             let called = called.iter().copied().collect();
             assert_eq!(admission::surely_called(definition, &saga), called, "{input:?}");
@@ -79,7 +78,7 @@ fn declined() -> Answer {
 
 fn pending(url: Option<&str>) -> Answer {
     let next_action = url.map(|url| NextAction { url: url.into() });
-    Answer::Pending(serde_json::to_value(ChargePending { intent: "pi_1".into(), next_action }).unwrap())
+    Answer::Pending(serde_json::to_value(ChargePending { intent: "pi_1".into(), next_action }).unwrap().into())
 }
 
 #[test]
@@ -131,7 +130,7 @@ fn a_pending_payment_shows_what_the_customer_has_to_do_also_while_it_is_asked_fo
         }
         pay_answered(&mut play, pending(None));
         assert_eq!((case.status(&play), view(case, &play).next_action), ("awaiting_payment", None));
-        pay_answered(&mut play, Answer::Done(json!({ "intent": "pi_1" })));
+        pay_answered(&mut play, Answer::Done(json!({ "intent": "pi_1" }).into()));
         play.run();
         assert_eq!((case.status(&play), view(case, &play).next_action), ("confirmed", None));
     });

@@ -5,7 +5,6 @@ use eventicket_contracts::events::Settle;
 use eventicket_contracts::sagas::PUBLISH_EVENT;
 use eventicket_saga::testing::{Behaviour, Message, Play};
 use eventicket_saga::{Half, Phase};
-use serde::Deserialize;
 
 use super::{Case, each};
 
@@ -27,7 +26,7 @@ fn told(play: &mut Play<'_>) -> Vec<(String, Option<String>)> {
                 && send.service == "events"
                 && told.last().is_none_or(|(step, _)| *step != send.step)
             {
-                told.push((send.step.clone(), Settle::deserialize(&send.body).unwrap().refused));
+                told.push((send.step.clone(), send.body.read::<Settle>().unwrap().refused));
             }
         }
         if !play.step() {

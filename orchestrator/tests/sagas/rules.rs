@@ -9,9 +9,8 @@ use eventicket_contracts::subjects::Service;
 use eventicket_orchestrator::sagas::{Catalogue, Kind, RowView};
 use eventicket_saga::definition::Call;
 use eventicket_saga::testing::{Behaviour, Message, Play};
-use eventicket_saga::{Command, Definition, Half, Input, Phase, Retry, State, Status, Step};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use eventicket_saga::{Command, Definition, Half, Input, Json, Phase, Retry, State, Status, Step};
+use serde_json::Value;
 
 use super::{Case, each, samples};
 
@@ -32,7 +31,7 @@ fn bookings(name: &str, mut test: impl FnMut(&Case<'_>)) {
 /// What RESERVE sends.
 fn reserve(play: &Play<'_>) -> Reserve {
     let Message::Command(send) = &play.mail[0] else { panic!("RESERVE was not sent") };
-    Reserve::deserialize(&send.body).unwrap()
+    send.body.read::<Reserve>().unwrap()
 }
 
 /// The longest time that the definition may try to pay, each attempt running into its time-out and each delay whole.
@@ -123,11 +122,11 @@ fn rule_07_a_lost_answer_of_a_payment_is_asked_for_again_also_after_the_holds_en
 #[test]
 fn rule_17_a_definition_that_names_what_the_wire_does_not_know_is_refused() {
     let known = |service: &str, action: &str| Service::named(service).is_some_and(|s| s.actions().contains(&action));
-    let call = |service: &str, action: &str| Call::new(service, action, |_| Ok(Value::Null));
+    let call = |service: &str, action: &str| Call::new(service, action, |_| Ok(Value::Null.into()));
     let kind = |effect, undo| {
         let steps = vec![Step::command("A", Command::new(effect).undo(undo))];
         let definition = Definition { name: "new".into(), version: 1, steps, deadlines: vec![] };
-        let (check, view) = (|_: &Value| Ok(()), |_: &RowView<'_>| json!(null));
+        let (check, view) = (|_: &Json| Ok(()), |_: &RowView<'_>| Json::NULL);
         Kind { name: "new", definitions: vec![definition], check, status: |_| "pending", view }
     };
     let (good, undo) = (call("bookings", "reserve"), call("bookings", "release"));

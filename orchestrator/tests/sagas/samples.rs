@@ -8,10 +8,9 @@ use eventicket_contracts::bookings::{
 use eventicket_contracts::events::PublishEvent;
 use eventicket_contracts::payments::{Charged, FailedRefund, Refunded};
 use eventicket_contracts::sagas::{BOOKING, BookingInput, FAILED_REFUND, PAYMENT_METHOD, PUBLISH_EVENT, PaymentMethod};
-use eventicket_contracts::{Currency, CustomerId, EventId, Money, SagaId, TicketTypeId, Timestamp};
+use eventicket_contracts::{Currency, CustomerId, EventId, Json, Money, SagaId, TicketTypeId, Timestamp};
 use eventicket_saga::{Half, Saga, Send};
 use serde::Serialize;
-use serde_json::Value;
 use uuid::Uuid;
 
 /// A saga and what its services answer.
@@ -21,11 +20,11 @@ pub struct Sample {
     /// What is special about it.
     pub name: &'static str,
     /// What it is started with.
-    pub input: fn() -> Value,
+    pub input: fn() -> Json,
     /// Signals, given whenever it waits for them.
-    pub signals: fn() -> Vec<(String, Value)>,
+    pub signals: fn() -> Vec<(String, Json)>,
     /// What its services bring.
-    pub outputs: fn(&Send, i64) -> Value,
+    pub outputs: fn(&Send, i64) -> Json,
     /// Effects that need another one to stand.
     pub needs: &'static [(&'static str, &'static str)],
     /// The commands that it takes, in order, when all goes well.
@@ -71,7 +70,7 @@ pub const SAMPLES: &[Sample] = &[
         name: "first publication",
         input: publish,
         signals: Vec::new,
-        outputs: |send, _| if send.step == "OFFER" { json(Offered { version: 1 }) } else { Value::Null },
+        outputs: |send, _| if send.step == "OFFER" { json(Offered { version: 1 }) } else { Json::NULL },
         needs: &[],
         takes: &["OFFER", "SETTLE"],
         ends: "accepted",
@@ -81,15 +80,15 @@ pub const SAMPLES: &[Sample] = &[
         name: "given back by hand",
         input: failed_refund,
         signals: Vec::new,
-        outputs: |_, _| Value::Null,
+        outputs: |_, _| Json::NULL,
         needs: &[],
         takes: &[],
         ends: "given_back",
     },
 ];
 
-fn json(value: impl Serialize) -> Value {
-    serde_json::to_value(value).unwrap()
+fn json(value: impl Serialize) -> Json {
+    Json::of(&value).unwrap()
 }
 
 fn id(n: u128) -> Uuid {
@@ -100,7 +99,7 @@ fn euros(amount: i64) -> Money {
     Money { amount, currency: Currency::EUR }
 }
 
-fn booking(method: Option<&str>) -> Value {
+fn booking(method: Option<&str>) -> Json {
     json(BookingInput {
         event: EventId(id(1)),
         customer: CustomerId(id(2)),
@@ -110,7 +109,7 @@ fn booking(method: Option<&str>) -> Value {
     })
 }
 
-fn bookings_outputs(send: &Send, now: i64, total: i64) -> Value {
+fn bookings_outputs(send: &Send, now: i64, total: i64) -> Json {
     let line = Line {
         ticket_type_id: TicketTypeId(id(3)),
         name: "Stalls".into(),
@@ -128,16 +127,16 @@ fn bookings_outputs(send: &Send, now: i64, total: i64) -> Value {
         ("PAY", Half::Do) => json(Charged { intent: "pi_1".into() }),
         ("PAY", Half::Undo) => json(Refunded { amount: Some(euros(total)) }),
         ("CONFIRM", Half::Do) => json(Confirmed { tickets: 2 }),
-        _ => Value::Null,
+        _ => Json::NULL,
     }
 }
 
 /// When the hold of a booking ends, ms.
 pub fn hold_until(saga: &Saga) -> i64 {
-    serde_json::from_value::<Reserved>(saga.steps[0].output.clone()).unwrap().hold_until.millis()
+    saga.steps[0].output.read::<Reserved>().unwrap().hold_until.millis()
 }
 
-fn publish() -> Value {
+fn publish() -> Json {
     let starts_at = Timestamp(1_900_000_000_000);
     json(PublishEvent {
         offer: Offer {
@@ -162,7 +161,7 @@ fn publish() -> Value {
     })
 }
 
-fn failed_refund() -> Value {
+fn failed_refund() -> Json {
     json(FailedRefund {
         booking: SagaId(id(4)),
         step: "PAY".into(),

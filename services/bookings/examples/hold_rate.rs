@@ -14,7 +14,7 @@ use eventicket_bookings::{DATABASE, MIGRATOR};
 use eventicket_contracts::bookings::{Confirm, Offer, OfferedType, Reserve, ReserveItem};
 use eventicket_contracts::envelope::{Answer, Envelope, Half, Item, Key, MAX_ITEMS, Reply};
 use eventicket_contracts::subjects::{self, Service};
-use eventicket_contracts::{Currency, CustomerId, EventId, Money, SagaId, TicketTypeId};
+use eventicket_contracts::{Currency, CustomerId, EventId, Json, Money, SagaId, TicketTypeId};
 use eventicket_kit::{Context, Settings, database, tls};
 use eventicket_nats::{Outgoing, StreamLimits, command_headers, ensure_streams};
 use eventicket_servers::{Home, Options, Servers};
@@ -229,7 +229,7 @@ fn confirm((saga, event): (SagaId, EventId)) -> Item {
 }
 
 fn item(saga: SagaId, step: &str, body: &impl Serialize) -> Item {
-    let body = serde_json::value::to_raw_value(body).unwrap_or_default();
+    let body = Json::of(body).unwrap_or_default();
     let key = Key { saga, step: step.to_owned(), round: 1 };
     Item { key, half: Half::Do, attempt: 1, deadline: None, trace: None, body }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventicket_contracts::codes;
+use eventicket_contracts::events::PublishEvent;
 use eventicket_contracts::sagas::{PUBLISH_EVENT, StartAnswer, StartSaga};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -96,7 +97,7 @@ async fn open(events: &Events, start: SagaStart) -> Result<Option<Duration>, sql
 async fn withdraw(events: &Events, start: &SagaStart, code: &str, message: &str) -> Result<(), sqlx::Error> {
     tracing::error!(saga = %start.id, event = %start.event, code, message, "a saga was refused");
     let now = events.clock.now();
-    let version = start.input.pointer("/offer/version").and_then(Value::as_i64);
+    let version = start.input.read().map(|PublishEvent { offer }| offer.version).ok();
     let mut tx = events.store.begin().await?;
     let stored = tx.lock(start.event).await?;
     if tx.refuse_start(start.id, code).await?

@@ -13,7 +13,7 @@ use eventicket_contracts::bookings::Line;
 use eventicket_contracts::envelope::{Answer, Envelope, Half, Item, Key, MAX_ITEMS, Reply};
 use eventicket_contracts::notifications::{BOOKING_CONFIRMED, BookingMail, Send};
 use eventicket_contracts::subjects::{self, Service};
-use eventicket_contracts::{Currency, CustomerId, Money, SagaId, TicketTypeId};
+use eventicket_contracts::{Currency, CustomerId, Json, Money, SagaId, TicketTypeId};
 use eventicket_kit::{Context, Settings, database, tls};
 use eventicket_nats::{Outgoing, StreamLimits, command_headers, ensure_streams};
 use eventicket_notifications::{DATABASE, MIGRATOR};
@@ -138,8 +138,8 @@ impl Stage {
             total: price,
         };
         let (template, customer) = (BOOKING_CONFIRMED.to_owned(), CustomerId::fresh());
-        let body = Send { template, customer, data: serde_json::to_value(mail)? };
-        let (body, key) = (serde_json::value::to_raw_value(&body)?, Key { saga, step: "NOTIFY".into(), round: 1 });
+        let body = Send { template, customer, data: serde_json::to_value(mail)?.into() };
+        let (body, key) = (Json::of(&body)?, Key { saga, step: "NOTIFY".into(), round: 1 });
         let deadline = Some(self.context.clock.now().plus(Duration::from_secs(30)));
         Ok(Item { key, half: Half::Do, attempt: 1, deadline, trace: None, body })
     }

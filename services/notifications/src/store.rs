@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use eventicket_contracts::envelope::{Answer, Key};
 use eventicket_contracts::notifications::Delivery;
-use eventicket_contracts::{BookingId, CustomerId, SagaId, Timestamp};
+use eventicket_contracts::{BookingId, CustomerId, Json, SagaId, Timestamp};
 use eventicket_kit::batch::{self, Batches, Read};
-use serde_json::Value;
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
 use uuid::Uuid;
@@ -222,7 +221,7 @@ pub(crate) async fn of_sagas(pool: &PgPool, sagas: &[SagaId]) -> Result<Vec<Reco
 
 fn recorded(row: &PgRow) -> Result<(Key, Answer), sqlx::Error> {
     let answer = match row.try_get::<Option<&str>, _>("answer")? {
-        None => Answer::Done(Value::Null),
+        None => Answer::Done(Json::NULL),
         Some(text) => serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))?,
     };
     Ok((key(row)?, answer))

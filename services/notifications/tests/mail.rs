@@ -13,7 +13,7 @@ use eventicket_contracts::notifications::{
 };
 use eventicket_contracts::subjects::{self, FENCE, Service};
 use eventicket_contracts::text::Email;
-use eventicket_contracts::{Currency, CustomerId, EventId, Money, SagaId, TicketTypeId, Timestamp, codes};
+use eventicket_contracts::{Currency, CustomerId, EventId, Json, Money, SagaId, TicketTypeId, Timestamp, codes};
 use eventicket_kit::Context;
 use eventicket_nats::{Outgoing, QueryError, QueryServer, command_headers};
 use eventicket_notifications::mailbox::{self, Mailbox};
@@ -70,7 +70,7 @@ impl Stage {
     /// Asks for a confirmation.
     async fn command(&self, key: &Key, customer: CustomerId) {
         let answer = self.send("send", key, Half::Do, confirmation(key, customer)).await;
-        assert_eq!(answer, Answer::Done(Value::Null));
+        assert_eq!(answer, Answer::Done(Json::NULL));
     }
 
     /// Sends one command; its answer.
@@ -80,7 +80,7 @@ impl Stage {
         let reply_to = subjects::reply(u32::from_be_bytes([a, b, c, d]));
         let mut replies = self.ctx.nats.subscriber().subscribe(reply_to.clone()).await.unwrap();
         self.ctx.nats.subscriber().flush().await.unwrap();
-        let body = serde_json::value::to_raw_value(&body).unwrap();
+        let body = Json::of(&body).unwrap();
         let item = Item { key: key.clone(), half, attempt: 1, deadline: None, trace: None, body };
         let message = Outgoing {
             subject: subjects::command(Service::NOTIFICATIONS, action, 0),
@@ -98,10 +98,10 @@ impl Stage {
     }
 
     async fn fence(&self, key: &Key, id: u32, undo: bool) -> Fenced {
-        let body = Fence { id, action: "send".into(), undo, body: Value::Null };
+        let body = Fence { id, action: "send".into(), undo, body: Value::Null.into() };
         let answer = self.send(FENCE, key, Half::Fence, json!(body)).await;
         let Answer::Done(fenced) = answer else { panic!("{answer:?}") };
-        serde_json::from_value(fenced).unwrap()
+        fenced.read().unwrap()
     }
 
     /// The booking's only delivery once it looks so.
@@ -176,7 +176,7 @@ impl Known {
 
 fn confirmation(key: &Key, customer: CustomerId) -> Value {
     let mail = BookingMail { booking: key.saga, title: "Gala".into(), lines: vec![line()], total: euros(8400) };
-    json!(Send { template: BOOKING_CONFIRMED.into(), customer, data: json!(mail) })
+    json!(Send { template: BOOKING_CONFIRMED.into(), customer, data: json!(mail).into() })
 }
 
 async fn free_port() -> SocketAddr {
@@ -267,9 +267,9 @@ async fn a_charged_booking_without_tickets_gets_a_mail_about_the_money() {
     let (key, customer) = (key(), stage.known.user());
     let mail =
         RefundMail { booking: key.saga, title: "Gala".into(), reason: codes::HOLD_EXPIRED.into(), amount: euros(8400) };
-    let body = json!(Send { template: BOOKING_REFUNDED.into(), customer, data: json!(mail) });
+    let body = json!(Send { template: BOOKING_REFUNDED.into(), customer, data: json!(mail).into() });
     for _ in 0..2 {
-        assert_eq!(stage.send("send", &key, Half::Do, body.clone()).await, Answer::Done(Value::Null));
+        assert_eq!(stage.send("send", &key, Half::Do, body.clone()).await, Answer::Done(Json::NULL));
     }
     // It has no tickets, and waits for none.
     let sent = stage.delivery(key.saga, |d| d.state == "sent").await;
@@ -316,12 +316,12 @@ async fn rule_13_a_fence_tells_what_is_recorded_and_lets_it_leave() {
     let (due, refused, customer) = (key(), key(), stage.known.user());
     stage.known.ticket(due.saga, "7ZK3Q9M2T5V8X1B4C6D0E7F9GH", "B-12");
     stage.command(&due, customer).await;
-    let unknown = json!(Send { template: "nonsense".into(), customer, data: json!({}) });
+    let unknown = json!(Send { template: "nonsense".into(), customer, data: json!({}).into() });
     let Answer::Rejected(rejection) = stage.send("send", &refused, Half::Do, unknown).await else {
         panic!("an unknown template")
     };
     let told = |effect| Fenced { id: 1, effect, undo: None };
-    assert_eq!(stage.fence(&due, 1, false).await, told(Recorded::Done(Value::Null)));
+    assert_eq!(stage.fence(&due, 1, false).await, told(Recorded::Done(Json::NULL)));
     assert_eq!(stage.fence(&refused, 1, false).await, told(Recorded::Rejected(rejection)));
     let mail_server = stage.mail_server().await;
     stage.delivery(due.saga, |d| d.state == "sent").await;

@@ -247,7 +247,7 @@ impl Bench {
         let key = Key { saga: SagaId::fresh(), step: "PAY".into(), round: 1 };
         let body = RawValue::from_string(serde_json::to_string(&charge)?)?;
         let deadline = Some(self.context.clock.now().plus(PATIENCE));
-        Ok(Item { key, half: Half::Do, attempt: 1, deadline, trace: None, body })
+        Ok(Item { key, half: Half::Do, attempt: 1, deadline, trace: None, body: body.into() })
     }
 }
 

@@ -2,9 +2,8 @@
 
 use eventicket_contracts::envelope::{Answer, Fenced, Half, Key, Recorded, Rejection, Reply};
 use eventicket_contracts::payments::{ChargePending, Charged, NextAction, Refunded};
-use eventicket_contracts::{CustomerId, Money, SagaId, codes};
+use eventicket_contracts::{CustomerId, Json, Money, SagaId, codes};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 /// Where a charge stands. `Open` to `Pending` and `Closing`, `Refunding` are driven on; the others have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -247,7 +246,7 @@ impl Charge {
             (None, State::Pending) => {
                 let next_action = self.next_action.clone().map(|url| NextAction { url });
                 let pending = ChargePending { intent: self.charged().intent, next_action };
-                Some(Answer::Pending(serde_json::to_value(pending).unwrap_or_default()))
+                Some(Answer::Pending(Json::of(&pending).unwrap_or_default()))
             }
             (None, _) => None,
         }
@@ -265,7 +264,7 @@ impl Charge {
             }
             State::RefundRefused => Some(Answer::Rejected(self.refund_rejection())),
             State::Rejected | State::Void | State::Tombstone => Some(Answer::done(Refunded { amount: None })),
-            State::Refunding if self.refund.is_some() || self.keys.refund > 0 => Some(Answer::Pending(Value::Null)),
+            State::Refunding if self.refund.is_some() || self.keys.refund > 0 => Some(Answer::Pending(Json::NULL)),
             State::Open | State::Created | State::Cancelling | State::Pending | State::Done => None,
             State::Closing | State::Refunding => None,
         }
@@ -284,7 +283,7 @@ impl Charge {
         let stands = matches!(self.state, State::RefundRefused | State::RefundFailed);
         let effect = match (self.outcome, &self.rejection) {
             (outcome, _) if stands || outcome == Some(Outcome::Done) => {
-                Recorded::Done(serde_json::to_value(self.charged()).unwrap_or_default())
+                Recorded::Done(Json::of(&self.charged()).unwrap_or_default())
             }
             (Some(Outcome::Rejected), Some(rejection)) if !closed(&rejection) => Recorded::Rejected(rejection.clone()),
             (_, _) => Recorded::Closed,
@@ -325,7 +324,7 @@ impl Charge {
     /// What is told to who asks while it waits. `settling`: the gateway says that it takes time.
     pub fn standing(&self, settling: bool) -> Vec<(String, Reply)> {
         let is_pending = |answer: &Answer| matches!(answer, Answer::Pending(_));
-        let closing = || (settling && self.state == State::Closing).then_some(Answer::Pending(Value::Null));
+        let closing = || (settling && self.state == State::Closing).then_some(Answer::Pending(Json::NULL));
         let undo = self.undo_answer().or_else(closing).filter(is_pending);
         let replies = [
             self.reply(self.asker.as_ref(), Half::Do, self.answer().filter(is_pending)),

@@ -1,5 +1,5 @@
 use eventicket_contracts::envelope::{Answer, Half, Key, Recorded};
-use eventicket_contracts::{CustomerId, Money, SagaId};
+use eventicket_contracts::{CustomerId, Json, Money, SagaId};
 
 use super::*;
 use crate::charge::Terms;
@@ -179,10 +179,7 @@ fn rule_06_a_refund_is_done_when_it_has_succeeded_and_waits_while_it_is_pending(
     let refunding = Charge { undo_asker: Some(asker(1)), ..charge(State::Refunding) };
     assert_eq!(refunding.undo_answer(), None);
     let pending = after(&refunding, Call::Refund, refund(RefundStatus::Pending)).unwrap();
-    assert_eq!(
-        (pending.state, pending.undo_answer()),
-        (State::Refunding, Some(Answer::Pending(serde_json::Value::Null)))
-    );
+    assert_eq!((pending.state, pending.undo_answer()), (State::Refunding, Some(Answer::Pending(Json::NULL))));
     assert_eq!((next_call(&pending), is_slow(&pending)), (Some(Call::ReadRefund), true));
     assert_eq!(observe(&pending, Call::ReadRefund, refund(RefundStatus::Pending)), Verdict::Later(Delay::Slow));
     let done = after(&pending, Call::ReadRefund, refund(RefundStatus::Succeeded)).unwrap();
@@ -238,10 +235,13 @@ fn rule_06_pending_tells_what_the_customer_has_to_do_when_it_is_news() {
     };
     let first = seen(&asked, IntentStatus::RequiresAction, Some("https://bank/1")).unwrap();
     let pending = serde_json::json!({ "intent": "pi_first", "next_action": { "url": "https://bank/1" } });
-    assert_eq!(told(&asked, &first), [(Half::Do, Answer::Pending(pending))]);
+    assert_eq!(told(&asked, &first), [(Half::Do, Answer::Pending(pending.into()))]);
     assert_eq!(seen(&first, IntentStatus::RequiresAction, Some("https://bank/1")), None);
     let second = seen(&first, IntentStatus::Processing, None).unwrap();
-    assert_eq!(told(&first, &second), [(Half::Do, Answer::Pending(serde_json::json!({ "intent": "pi_first" })))]);
+    assert_eq!(
+        told(&first, &second),
+        [(Half::Do, Answer::Pending(serde_json::json!({ "intent": "pi_first" }).into()))]
+    );
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn rule_01_an_undo_closes_every_state_and_never_changes_an_answer_that_was_given
 
 #[test]
 fn rule_13_a_fence_closes_what_is_under_way_and_tells_the_rest() {
-    let ask = |undo| Fence { id: 1, action: "charge".into(), undo, body: serde_json::Value::Null };
+    let ask = |undo| Fence { id: 1, action: "charge".into(), undo, body: serde_json::Value::Null.into() };
     for (state, alone) in State::ALL.into_iter().flat_map(|state| [(state, true), (state, false)]) {
         let before = charge(state);
         let after = fence(&before, &ask(!alone), asker(1));
@@ -304,7 +304,7 @@ fn rule_13_a_fence_closes_what_is_under_way_and_tells_the_rest() {
 
 #[test]
 fn rule_13_a_fence_that_meets_a_refund_is_answered_when_its_end_is_known() {
-    let ask = Fence { id: 4, action: "charge".into(), undo: true, body: serde_json::Value::Null };
+    let ask = Fence { id: 4, action: "charge".into(), undo: true, body: serde_json::Value::Null.into() };
     let refunding = Charge { undo_asker: Some(asker(1)), outcome: Some(Outcome::Done), ..charge(State::Refunding) };
     let fenced = fence(&refunding, &ask, asker(7));
     assert_eq!(fenced.fence.as_ref().unwrap().answer, None);
@@ -315,6 +315,7 @@ fn rule_13_a_fence_that_meets_a_refund_is_answered_when_its_end_is_known() {
         let halves: Vec<_> = replies.iter().map(|reply| (reply.half, reply.attempt)).collect();
         assert_eq!(halves, [(Half::Undo, 1), (Half::Fence, 7)]);
         let Answer::Done(told) = &replies[1].answer else { panic!("a fence is done") };
+        let told = told.value();
         assert_eq!((&told["id"], told["undo"].get(end).is_some()), (&serde_json::json!(4), true), "{told}");
     }
 }
@@ -325,7 +326,7 @@ fn rule_13_a_fence_tells_that_money_stands_where_a_closed_charge_was_not_given_b
     let closed = closed.rejected(State::Refunding, codes::CLOSED, "closed");
     let refused = closed.refund_refused(None, None);
     let failed = closed.refunded(Some("re_1".into())).refund_failed(None);
-    let charged = Recorded::Done(serde_json::json!({ "intent": "pi_first" }));
+    let charged = Recorded::Done(serde_json::json!({ "intent": "pi_first" }).into());
     for undo_asker in [None, Some(asker(1))] {
         let told = Charge { undo_asker: undo_asker.clone(), ..refused.clone() }.fenced(1, true).unwrap();
         assert_eq!(told.effect, charged);

@@ -7,7 +7,7 @@ use eventicket_contracts::identity::Idempotency;
 use eventicket_contracts::sagas::{
     Act, ActAnswer, Action, BOOKING, BookingInput, BookingStatus, PAYMENT_METHOD, PaymentMethod, StartAnswer, StartSaga,
 };
-use eventicket_contracts::{CustomerId, SagaId, Timestamp};
+use eventicket_contracts::{CustomerId, Json, SagaId, Timestamp};
 use eventicket_mock_gateway::simulation::Status;
 use eventicket_orchestrator::sagas::booking::booking_status;
 
@@ -63,7 +63,7 @@ fn start(sim: &Sim, booking: &Booking, number: usize, customer: CustomerId, id: 
         owner: Some(customer),
         idempotency: Some(Idempotency { key: format!("request {number}"), fingerprint: "same".to_owned() }),
         event: Some(Scenario::event()),
-        input: serde_json::to_value(input).unwrap_or_default(),
+        input: Json::of(&input).unwrap_or_default(),
         give_up_at: Timestamp(sim.now() + TIMEOUT),
         trace: None,
         blind: false,
@@ -97,7 +97,7 @@ async fn pay(sim: Sim, methods: Vec<&'static str>, number: usize, customer: Cust
         sim.pause(Wait::on(On::Check(Check(Rc::new(awaited))))).await;
         sim.sleep([10, 3_000, 19_000][sim.choose(3) as usize]).await;
         let method = sim.shop.sealed(customer, token);
-        let payload = serde_json::to_value(PaymentMethod { method }).unwrap_or_default();
+        let payload = Json::of(&PaymentMethod { method }).unwrap_or_default();
         let request = Idempotency { key: format!("payment {number}.{at}"), fingerprint: "same".to_owned() };
         let signal = Action::Signal { name: PAYMENT_METHOD.to_owned(), payload, idempotency: Some(request) };
         match sim.act(id, Some(customer), "customer", signal, TRIES).await {

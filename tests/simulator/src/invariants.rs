@@ -10,7 +10,6 @@ use eventicket_orchestrator::runtime::row::Row;
 use eventicket_payments::State;
 use eventicket_saga::breaker::{Breaker, Mode, State as BreakerState};
 use eventicket_saga::{Phase, Saga, Send};
-use serde::Deserialize;
 
 use crate::breakers::FAILURES;
 use crate::rounds::Rounds;
@@ -215,7 +214,7 @@ impl World {
     pub fn answered(&self, by: ProcessId, reply: &Reply) {
         let Reply { key, half, answer, .. } = reply;
         let number = match answer {
-            Answer::Done(output) if *half == Half::Fence => Fenced::deserialize(output).map_or(0, |found| found.id),
+            Answer::Done(output) if *half == Half::Fence => output.read().map_or(0, |found: Fenced| found.id),
             Answer::Done(_) => 0,
             // An undo that was refused may be tried again.
             Answer::Rejected(_) if *half == Half::Do => 0,

@@ -7,8 +7,7 @@ use eventicket_contracts::SagaId;
 use eventicket_contracts::sagas::{ActAnswer, Action};
 use eventicket_saga::breaker::Mode;
 use eventicket_saga::state::NEVER as NO_TIME;
-use eventicket_saga::{Phase, Saga, Status, Undo};
-use serde_json::Value;
+use eventicket_saga::{Json, Phase, Saga, Status, Undo};
 
 use crate::executor::{NEVER, On, Wait};
 use crate::world::{Sim, World};
@@ -31,7 +30,7 @@ impl World {
         let step = ["PAY", "RESERVE"][self.choose(2) as usize].to_owned();
         let action = match self.choose(9) {
             0 => Action::Cancel,
-            1 => Action::Skip { output: Value::Null },
+            1 => Action::Skip { output: Json::NULL },
             2 => Action::Abandon { force: false },
             3 => Action::Pause,
             4 => Action::Retry,

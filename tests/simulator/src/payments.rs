@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use eventicket_contracts::envelope::Key;
 use eventicket_contracts::sagas::{FAILED_REFUND, StartAnswer, StartSaga};
-use eventicket_contracts::{SagaId, Timestamp};
+use eventicket_contracts::{Json, SagaId, Timestamp};
 use eventicket_nats::{Delivered, Fault, Handled};
 use eventicket_payments::simulation::{self, Call, Looked, Row};
 
@@ -268,7 +268,7 @@ async fn open_sagas(sim: Sim, me: ProcessId) {
             owner: Some(input.customer),
             idempotency: None,
             event: None,
-            input: serde_json::to_value(&input).unwrap_or_default(),
+            input: Json::of(&input).unwrap_or_default(),
             give_up_at: Timestamp(sim.clock(me).millis() + START_TIMEOUT),
             trace: None,
             blind: false,

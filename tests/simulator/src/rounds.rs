@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use eventicket_orchestrator::runtime::row::Row;
 use eventicket_saga::{Definition, Entry, Phase, Status, Undo, What};
-use serde_json::Value;
 use uuid::Uuid;
 
 use crate::store::Journaled;
@@ -74,7 +73,7 @@ impl Rounds {
 /// No round of PAY begins after the end of its hold.
 fn late_round(row: &Row, entry: &Entry) -> Broken {
     let is_first = entry.what == What::Dispatched && entry.attempt.is_none() && entry.step.as_deref() == Some("PAY");
-    let until = row.saga.steps.first().filter(|_| is_first)?.output.get("hold_until").and_then(Value::as_i64)?;
+    let until = row.saga.steps.first().filter(|_| is_first)?.output.value()["hold_until"].as_i64()?;
     let late = entry.at > until;
     late.then(|| ("no PAY begins after its hold's end", format!("it does {} ms after it", entry.at - until)))
 }

@@ -3,10 +3,9 @@
 use eventicket_bookings::simulation::Batch;
 use eventicket_contracts::bookings::{Offer, OfferedType};
 use eventicket_contracts::envelope::{Half, Item, Key};
-use eventicket_contracts::{Currency, EventId, Money, SagaId, TicketTypeId, Timestamp, subjects};
+use eventicket_contracts::{Currency, EventId, Json, Money, SagaId, TicketTypeId, Timestamp, subjects};
 use eventicket_nats::Delivered;
 use eventicket_orchestrator::runtime::admission::Bound;
-use serde_json::value::to_raw_value;
 use uuid::Uuid;
 
 use crate::choices::Choices;
@@ -157,7 +156,7 @@ impl Scenario {
 /// The command that changes what is sold.
 pub(crate) fn offering(sim: &Sim, offer: &Offer) -> Delivered {
     let key = Key { saga: SagaId(sim.fresh_id()), step: "OFFER".to_owned(), round: 1 };
-    let body = to_raw_value(offer).unwrap_or_default();
+    let body = Json::of(offer).unwrap_or_default();
     let item = Item { key, half: Half::Do, attempt: 1, deadline: None, trace: None, body };
     Delivered { action: "offer".to_owned(), item, reply_to: subjects::reply(0), deliveries: 1 }
 }

@@ -29,8 +29,7 @@ pub(crate) fn answer(answer: &Answer) -> String {
     match answer {
         Answer::Done(output) if output.is_null() => "done".to_owned(),
         Answer::Done(output) => {
-            let text = output.to_string();
-            format!("done {}", text.chars().take(70).collect::<String>())
+            format!("done {}", output.text().chars().take(70).collect::<String>())
         }
         Answer::Rejected(rejection) => format!("rejected, {}", rejection.code),
         Answer::Pending(_) => "pending".to_owned(),

@@ -19,7 +19,6 @@ use eventicket_orchestrator::runtime::journal;
 use eventicket_orchestrator::runtime::row::Row;
 use eventicket_orchestrator::sagas::{Catalogue, catalogue};
 use eventicket_saga::{Phase, Status, StepState, Undo};
-use serde::Deserialize as _;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
@@ -111,7 +110,7 @@ fn facts(row: &Row, begin: Timestamp, catalogue: &Catalogue) -> anyhow::Result<S
     let definition =
         definition.with_context(|| format!("saga {id} is of {name} v{version}, which is not known here"))?;
     let step = |name: &str| definition.position(name).and_then(|at| saga.steps.get(at));
-    let reserved = step("RESERVE").and_then(|step: &StepState| Reserved::deserialize(&step.output).ok());
+    let reserved = step("RESERVE").and_then(|step: &StepState| step.output.read::<Reserved>().ok());
     let tickets = |reserved: &Reserved| reserved.lines.iter().map(|line| line.quantity).sum();
     let end = match saga.phase {
         Phase::Completed => Some(End::Completed),

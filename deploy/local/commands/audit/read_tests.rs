@@ -62,10 +62,10 @@ impl Stage {
 
         let catalogue = catalogue().unwrap();
         let definition = catalogue.registry.get(BOOKING, 1).unwrap();
-        let mut saga = Saga::new(id.0, definition, json!({}), 1_000);
+        let mut saga = Saga::new(id.0, definition, json!({}).into(), 1_000);
         saga.phase = Phase::Completed;
         saga.steps.iter_mut().for_each(|step| step.status = Status::Done);
-        saga.steps[definition.position("RESERVE").unwrap()].output = reserved.clone();
+        saga.steps[definition.position("RESERVE").unwrap()].output = reserved.clone().into();
         query(
             "INSERT INTO sagas (id, definition, definition_version, started_at, updated_at, version, dispatcher, ended,
                                 attention, state, body, history)

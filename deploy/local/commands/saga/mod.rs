@@ -105,7 +105,7 @@ async fn carry_out(command: Command, home: &Path) -> anyhow::Result<ExitCode> {
         }
         Command::Show { id, json } => print(&nats, id, json).await,
         Command::Retry(target) => act::run(&nats, target, Action::Retry).await,
-        Command::Skip { target, output } => act::run(&nats, target, Action::Skip { output }).await,
+        Command::Skip { target, output } => act::run(&nats, target, Action::Skip { output: output.into() }).await,
         Command::Cancel(target) => act::run(&nats, target, Action::Cancel).await,
         Command::Compensate(target) => act::run(&nats, target, Action::Compensate).await,
         Command::Pause(target) => act::run(&nats, target, Action::Pause).await,

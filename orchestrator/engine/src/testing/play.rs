@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use eventicket_json::Json;
 use uuid::Uuid;
 
 use super::World;
@@ -40,7 +40,7 @@ pub struct Play<'d> {
     /// All that happened to the saga.
     pub history: Vec<Entry>,
     /// Signals, given whenever the saga waits for them.
-    pub signals: Vec<(String, Value)>,
+    pub signals: Vec<(String, Json)>,
     /// Operators do at once what waits for a hand.
     pub by_hand: bool,
     /// Each command and each reply is under way twice.
@@ -53,7 +53,7 @@ pub struct Play<'d> {
 
 impl<'d> Play<'d> {
     /// A saga that has not begun.
-    pub fn new(definition: &'d Definition, input: Value, world: World) -> Self {
+    pub fn new(definition: &'d Definition, input: Json, world: World) -> Self {
         let now = 1_800_000_000_000;
         Self {
             definition,
@@ -151,7 +151,7 @@ impl<'d> Play<'d> {
     }
 
     /// The signal that the saga waits for, where the test gives it.
-    pub fn awaited(&self) -> Option<(String, Value)> {
+    pub fn awaited(&self) -> Option<(String, Json)> {
         let step = self.definition.steps.get(self.saga.at)?;
         let Kind::Wait(wait) = &step.kind else { return None };
         let waits =

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use eventicket_json::Json;
+use serde_json::json;
 
 use crate::input::{Answer, Found, Recorded, Send};
 use crate::state::Half;
@@ -43,7 +44,7 @@ struct Record {
 }
 
 /// What a service answers a command with when it happens.
-pub type Outputs = Arc<dyn Fn(&Send, i64) -> Value + std::marker::Send + Sync>;
+pub type Outputs = Arc<dyn Fn(&Send, i64) -> Json + std::marker::Send + Sync>;
 
 /// All services.
 #[derive(Clone)]
@@ -117,7 +118,7 @@ impl World {
                     Behaviour::Deaf => return None,
                     Behaviour::Dead => return Some(Answer::Dead { reason: "poison".into() }),
                     Behaviour::Pending(n) if record.asked <= *n => {
-                        return Some(Answer::Pending(json!({ "next": "act" })));
+                        return Some(Answer::Pending(json!({ "next": "act" }).into()));
                     }
                     Behaviour::Retry(n) if record.asked <= *n => return Some(Answer::Retry { code: "busy".into() }),
                     Behaviour::Reject(code) => record.answer = Some(rejected(code)),
@@ -151,7 +152,7 @@ impl World {
             }
         };
         let undo = question.undo.then(|| match record.undone {
-            true => Recorded::Done(Value::Null),
+            true => Recorded::Done(Json::NULL),
             false => {
                 record.undo_closed = true;
                 Recorded::Closed
@@ -176,7 +177,7 @@ impl World {
             match behaviour {
                 Behaviour::Deaf => return None,
                 Behaviour::Dead => return Some(Answer::Dead { reason: "poison".into() }),
-                Behaviour::Pending(n) if record.undo_asked <= *n => return Some(Answer::Pending(Value::Null)),
+                Behaviour::Pending(n) if record.undo_asked <= *n => return Some(Answer::Pending(Json::NULL)),
                 Behaviour::Retry(n) if record.undo_asked <= *n => return Some(Answer::Retry { code: "busy".into() }),
                 Behaviour::Reject(code) => {
                     return Some(Answer::Rejected { code: code.clone(), message: String::new() });
@@ -188,6 +189,6 @@ impl World {
                 }
             }
         }
-        if *behaviour == Behaviour::Mute { None } else { Some(Answer::Done(Value::Null)) }
+        if *behaviour == Behaviour::Mute { None } else { Some(Answer::Done(Json::NULL)) }
     }
 }

@@ -1,6 +1,6 @@
 //! What services answer to effects.
 
-use serde_json::Value;
+use eventicket_json::Json;
 
 use super::{DEAD, DEFINITION_ERROR, Run, TIMED_OUT};
 use crate::definition::OnRejection;
@@ -96,7 +96,7 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    pub(super) fn happened(&mut self, at: usize, attempt: u32, output: Value) {
+    pub(super) fn happened(&mut self, at: usize, attempt: u32, output: Json) {
         let step = &mut self.saga.steps[at];
         step.status = Status::Done;
         step.output = output;
@@ -148,7 +148,7 @@ impl Run<'_, '_> {
         self.begin_unwinding(Reason { code: code.into(), message: message.into(), step: Some(self.name(at)) });
     }
 
-    fn pending(&mut self, at: usize, attempt: u32, output: Value) {
+    fn pending(&mut self, at: usize, attempt: u32, output: Json) {
         let Some(command) = self.definition.command(at) else { return };
         let later = self.ask_later(command);
         let step = &mut self.saga.steps[at];

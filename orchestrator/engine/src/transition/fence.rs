@@ -1,7 +1,7 @@
 //! Fences (6.13): before an operator's action takes a step's outcome into its own hands, the round's service tells what
 //! is recorded of it and closes what has not begun, so that a late or replayed command of it is refused.
 
-use serde_json::Value;
+use eventicket_json::Json;
 
 use super::{REFUSED_DELAY, Run};
 use crate::input::{Answer, Effect, Found, Illegal, Question, Recorded, Send, What};
@@ -27,7 +27,7 @@ impl Run<'_, '_> {
         let closed = self.moment.closed.contains(&command.call.service);
         let due = if closed { self.moment.now.saturating_add(HELD_DELAY) } else { self.after(command.timeout) };
         let due = due.max(self.moment.now.saturating_add(1));
-        let body = (command.call.body)(&self.view()).unwrap_or(Value::Null);
+        let body = (command.call.body)(&self.view()).unwrap_or(Json::NULL);
         let step = &mut self.saga.steps[at];
         let Some(fence) = &mut step.fence else { return };
         fence.due = due;
@@ -107,7 +107,7 @@ impl Run<'_, '_> {
         }
     }
 
-    fn found_by_skip(&mut self, at: usize, output: Value, effect: Recorded) {
+    fn found_by_skip(&mut self, at: usize, output: Json, effect: Recorded) {
         match effect {
             Recorded::Done(brought) => self.known_done(at, brought),
             Recorded::Rejected { .. } | Recorded::Closed => self.skip(at, output),
@@ -115,14 +115,14 @@ impl Run<'_, '_> {
     }
 
     /// It happened, whatever was meant to be done instead; the answer itself may have come before.
-    fn known_done(&mut self, at: usize, output: Value) {
+    fn known_done(&mut self, at: usize, output: Json) {
         if self.saga.steps[at].status != Status::Done {
             self.happened(at, 1, output);
         }
     }
 
     /// The step did not happen and will not: the saga goes on as if it had brought this.
-    pub(super) fn skip(&mut self, at: usize, output: Value) {
+    pub(super) fn skip(&mut self, at: usize, output: Json) {
         let step = &mut self.saga.steps[at];
         step.fence = None;
         step.status = Status::Skipped;

@@ -1,6 +1,6 @@
 //! The way forward: entering steps, sending their effects or holding them, new rounds.
 
-use serde_json::Value;
+use eventicket_json::Json;
 
 use super::{DEFINITION_ERROR, Run};
 use crate::definition::{Command, Kind};
@@ -164,7 +164,7 @@ impl Run<'_, '_> {
 
     /// The replaced round is undone, or did not happen: the next one begins.
     pub(super) fn replace(&mut self, at: usize) {
-        let payload = self.saga.steps[at].replacement.take().unwrap_or(Value::Null);
+        let payload = self.saga.steps[at].replacement.take().unwrap_or(Json::NULL);
         // The wait whose signal it was holds the payload for the body to read.
         let signal = self.definition.command(at).and_then(|c| c.replaced_by.as_ref());
         let wait = (0..at)

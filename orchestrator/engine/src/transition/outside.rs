@@ -1,6 +1,6 @@
 //! What people and other programs do to a saga: signals and operator actions.
 
-use serde_json::Value;
+use eventicket_json::Json;
 
 use eventicket_planted::Fault;
 
@@ -19,7 +19,7 @@ const FENCED: Illegal = Illegal::NotNow("its service is being asked");
 
 impl Run<'_, '_> {
     /// A signal outside its wait is refused, never kept; so is one after the end, whose timer may not have fired yet.
-    pub(super) fn signal(&mut self, name: &str, payload: Value, key: Option<SignalKey>) -> Result<(), Illegal> {
+    pub(super) fn signal(&mut self, name: &str, payload: Json, key: Option<SignalKey>) -> Result<(), Illegal> {
         let at = self.saga.at;
         let refusal = || Illegal::NotAwaited(name.to_owned());
         let Some(step) = self.definition.steps.get(at) else { return Err(refusal()) };

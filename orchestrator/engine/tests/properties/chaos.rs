@@ -163,7 +163,7 @@ impl Chaos<'_, '_> {
                 let name = right.unwrap_or_else(|| SIGNALS[self.choices.choose(2)].to_owned());
                 let payload = if self.choices.one_in(3) { Value::Null } else { json!("signal") };
                 let key = self.key();
-                let _ = self.feed(Input::Signal { name, payload, key });
+                let _ = self.feed(Input::Signal { name, payload: payload.into(), key });
             }
             35..=37 => self.operate(any_step),
             38 | 39 => {
@@ -208,7 +208,7 @@ impl Chaos<'_, '_> {
             4..=7 => OperatorAction::Resume,
             8 | 9 => OperatorAction::Cancel { code: "cancelled".into() },
             10..=14 => OperatorAction::Retry,
-            15 | 16 => OperatorAction::Skip { output: Value::Null },
+            15 | 16 => OperatorAction::Skip { output: Value::Null.into() },
             17 if self.choices.one_in(2) => OperatorAction::Abandon { force: self.choices.one_in(2) },
             17 => OperatorAction::Compensate,
             18 => OperatorAction::Replayed { step: any_step.to_owned() },
@@ -270,10 +270,10 @@ impl Chaos<'_, '_> {
         let answer = match c.choose(if half == Half::Fence { 24 } else { 8 }) {
             8.. => Answer::Fenced(found(c, id.saturating_sub(1), self.play.now)),
             _ if half != Half::Fence && c.one_in(12) => Answer::Fenced(found(c, id, self.play.now)),
-            0 => Answer::Done(definitions::output(self.play.now)),
+            0 => Answer::Done(definitions::output(self.play.now).into()),
             1 => Answer::Rejected { code: "stray".into(), message: String::new() },
-            2 => Answer::Pending(json!({ "next": "act" })),
-            3 => Answer::Pending(json!("other")),
+            2 => Answer::Pending(json!({ "next": "act" }).into()),
+            3 => Answer::Pending(json!("other").into()),
             4 => Answer::Retry { code: if c.one_in(4) { HOPELESS.into() } else { "busy".into() } },
             5 => Answer::Expired,
             6 => Answer::Dead { reason: "stray".into() },
@@ -301,7 +301,8 @@ impl Chaos<'_, '_> {
             if self.play.saga.paused {
                 let _ = self.feed(operator(OperatorAction::Resume));
             }
-            let awaited = self.waits_for().map(|name| Input::Signal { name, payload: json!("signal"), key: None });
+            let awaited =
+                self.waits_for().map(|name| Input::Signal { name, payload: json!("signal").into(), key: None });
             if awaited.is_some_and(|signal| self.feed(signal).is_ok()) {
                 continue;
             }
@@ -415,7 +416,7 @@ fn attempts(step: &eventicket_saga::StepState, half: Half) -> u32 {
 
 fn found(c: &mut Choices, id: u32, now: i64) -> Found {
     let mut recorded = || match c.choose(3) {
-        0 => Recorded::Done(definitions::output(now)),
+        0 => Recorded::Done(definitions::output(now).into()),
         1 => Recorded::Rejected { code: "stray".into() },
         _ => Recorded::Closed,
     };

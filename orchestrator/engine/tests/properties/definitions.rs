@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use eventicket_saga::Json;
 use eventicket_saga::definition::{Body, Call, Command, Deadline, Definition, OnRejection, Retry, Step, When};
 use eventicket_saga::testing::Choices;
 use serde_json::{Value, json};
@@ -24,10 +25,10 @@ pub struct Bodies {
 impl Bodies {
     pub fn new() -> Self {
         let flaky = |v: &eventicket_saga::View<'_>| {
-            if v.saga.seq.is_multiple_of(3) { Err("flaky".to_owned()) } else { Ok(Value::Null) }
+            if v.saga.seq.is_multiple_of(3) { Err("flaky".to_owned()) } else { Ok(Json::NULL) }
         };
         Self {
-            sound: Arc::new(|_| Ok(Value::Null)),
+            sound: Arc::new(|_| Ok(Value::Null.into())),
             broken: Arc::new(|_| Err("broken".into())),
             flaky: Arc::new(flaky),
         }
@@ -136,7 +137,7 @@ fn deadline(c: &mut Choices, steps: usize) -> Deadline {
         Arc::new(move |v| Some(v.saga.started_at + after))
     } else {
         let step = NAMES[c.choose(steps)];
-        Arc::new(move |v| v.output(step)?["end"].as_i64())
+        Arc::new(move |v| v.output(step)?.value()["end"].as_i64())
     };
     let unless = (0..c.choose(4)).map(|_| NAMES[c.choose(steps)].to_owned()).collect();
     Deadline { reason: "deadline".into(), at, unless }

@@ -42,7 +42,7 @@ fn whatever_comes_a_saga_keeps_its_promises_and_ends() {
 
 fn runs(seeds: impl Iterator<Item = u64>) -> Counts {
     let bodies = Bodies::new();
-    let outputs: eventicket_saga::testing::Outputs = Arc::new(|_, now| definitions::output(now));
+    let outputs: eventicket_saga::testing::Outputs = Arc::new(|_, now| definitions::output(now).into());
     let mut counts = Counts::new();
     for seed in seeds {
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -57,7 +57,7 @@ fn run(seed: u64, bodies: &Bodies, world: World, counts: &mut Counts) {
     let mut choices = Choices::random(seed);
     let definition = definitions::definition(&mut choices, bodies);
     let strays = choices.one_in(2);
-    let play = Play::new(&definition, Value::Null, world);
+    let play = Play::new(&definition, Value::Null.into(), world);
     let mut chaos = Chaos { play, choices, counts, strays, marked: false, by_hand: false };
     chaos.behave();
     if chaos.choices.one_in(8) {

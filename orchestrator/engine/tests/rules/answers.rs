@@ -134,7 +134,7 @@ fn a_body_that_cannot_be_built_rejects_what_was_never_sent() {
         c.call = Call::new("payments", "charge", |_| Err("no method".into()));
     });
     assert!(matches!(broken.command(2).unwrap().on_rejection, OnRejection::BackTo { .. }), "it is no decline");
-    let mut play = Play::new(&broken, json!({}), world());
+    let mut play = Play::new(&broken, json!({}).into(), world());
     play.start();
     play.run();
     assert_eq!((reason(&play), play.undone()), ("definition_error", vec!["RESERVE"]));

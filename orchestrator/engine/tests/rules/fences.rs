@@ -2,7 +2,7 @@
 
 use super::*;
 use eventicket_saga::testing::Behaviour;
-use eventicket_saga::{Found, Phase, Recorded, State, Status, Undo, What};
+use eventicket_saga::{Found, Json, Phase, Recorded, State, Status, Undo, What};
 
 fn fenced(step: &str, id: u32, effect: Recorded, undo: Option<Recorded>) -> Input {
     let answer = Answer::Fenced(Found { id, effect, undo });
@@ -10,7 +10,7 @@ fn fenced(step: &str, id: u32, effect: Recorded, undo: Option<Recorded>) -> Inpu
 }
 
 fn skip() -> Input {
-    act(OperatorAction::Skip { output: json!("by hand") })
+    act(OperatorAction::Skip { output: json!("by hand").into() })
 }
 
 fn compensate() -> Input {
@@ -42,14 +42,14 @@ fn rule_13_a_skip_waits_for_what_its_service_has_recorded() {
         let mut play = skipping(&definition);
         assert_eq!((play.saga.state(), play.status("CONFIRM")), (State::Running, Status::Idle));
         play.feed(fenced("PAY", 1, effect, None)).unwrap();
-        assert_eq!((play.status("PAY"), &play.saga.steps[2].output), (Status::Skipped, &json!("by hand")));
+        assert_eq!((play.status("PAY"), play.saga.steps[2].output.value()), (Status::Skipped, json!("by hand")));
         assert_eq!(sent(&mut play), ["CONFIRM do 1"]);
     }
     let mut play = skipping(&definition);
-    play.feed(fenced("PAY", 1, Recorded::Done(json!("paid")), None)).unwrap();
+    play.feed(fenced("PAY", 1, Recorded::Done(json!("paid").into()), None)).unwrap();
     assert_eq!(
-        (play.status("PAY"), &play.saga.steps[2].output),
-        (Status::Done, &json!("paid")),
+        (play.status("PAY"), play.saga.steps[2].output.value()),
+        (Status::Done, json!("paid")),
         "it happened after all"
     );
     assert_eq!(sent(&mut play), ["CONFIRM do 1"]);
@@ -58,7 +58,7 @@ fn rule_13_a_skip_waits_for_what_its_service_has_recorded() {
 #[test]
 fn rule_13_a_step_that_was_never_dispatched_is_skipped_at_once() {
     let definition = booking();
-    let mut play = Play::new(&definition, json!({}), world());
+    let mut play = Play::new(&definition, json!({}).into(), world());
     play.closed.insert("payments".into());
     play.start();
     play.deliver(0);
@@ -115,7 +115,7 @@ fn rule_13_the_effects_own_answer_may_overtake_the_fences() {
     }
     play.feed(answer("PAY", 1, done())).unwrap();
     assert_eq!(sent(&mut play), ["CONFIRM do 1"]);
-    assert_eq!(play.feed(fenced("PAY", 1, Recorded::Done(json!("late")), None)), Ok(false), "it says the same");
+    assert_eq!(play.feed(fenced("PAY", 1, Recorded::Done(json!("late").into()), None)), Ok(false), "it says the same");
     assert_eq!(play.status("PAY"), Status::Done);
     let mut play = skipping(&definition);
     play.feed(answer("PAY", 1, rejected())).unwrap();
@@ -151,7 +151,7 @@ fn rule_13_a_fence_that_is_dead_is_marked_and_tried_again_by_hand() {
 fn rule_13_a_dead_confirm_completes_or_unwinds_by_what_is_recorded() {
     let definition = booking();
     for (effect, phase) in [
-        (Recorded::Done(json!("tickets")), Phase::Completed),
+        (Recorded::Done(json!("tickets").into()), Phase::Completed),
         (Recorded::Closed, Phase::Compensated),
         (Recorded::Rejected { code: "hold_gone".into() }, Phase::Compensated),
     ] {
@@ -212,8 +212,8 @@ fn rule_13_a_resolved_undo_is_closed_so_that_nobody_is_paid_back_twice() {
     assert_eq!((resolved.step.as_deref(), resolved.actor.as_deref()), (Some("PAY"), Some("ann")));
     // The undo had happened after all.
     play.mail.clear();
-    play.feed(fenced("PAY", 1, Recorded::Done(Value::Null), Some(Recorded::Done(json!("back"))))).unwrap();
-    assert_eq!((play.undo("PAY"), &play.saga.steps[2].undo_output), (Undo::Done, &json!("back")));
+    play.feed(fenced("PAY", 1, Recorded::Done(Json::NULL), Some(Recorded::Done(json!("back").into())))).unwrap();
+    assert_eq!((play.undo("PAY"), play.saga.steps[2].undo_output.value()), (Undo::Done, json!("back")));
     assert_eq!(play.saga.phase, Phase::Compensated);
 }
 
@@ -240,8 +240,7 @@ fn rule_13_an_abandoned_saga_ends_when_its_fences_have_told() {
     assert_eq!(play.feed(answer("PAY", 1, done())), Ok(false), "its fence tells");
     play.mail.clear();
     play.feed(fenced("PAY", 1, Recorded::Closed, Some(Recorded::Closed))).unwrap();
-    play.feed(fenced("RESERVE", 1, Recorded::Rejected { code: "x".into() }, Some(Recorded::Done(Value::Null))))
-        .unwrap();
+    play.feed(fenced("RESERVE", 1, Recorded::Rejected { code: "x".into() }, Some(Recorded::Done(Json::NULL)))).unwrap();
     assert!(play.saga.ended() && play.saga.attention.is_empty());
     assert_eq!(play.saga.phase, Phase::Abandoned);
     assert_eq!(reason(&play), "operator");
@@ -354,7 +353,7 @@ fn rule_13_a_forced_abandon_does_not_wait_but_asks_on() {
 #[test]
 fn a_saga_of_which_nothing_was_dispatched_is_abandoned_at_once() {
     let definition = booking();
-    let mut play = Play::new(&definition, json!({}), world());
+    let mut play = Play::new(&definition, json!({}).into(), world());
     play.closed.insert("bookings".into());
     play.start();
     play.feed(abandon(false)).unwrap();

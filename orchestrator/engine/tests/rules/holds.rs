@@ -66,7 +66,7 @@ fn rule_04_timers_fire_while_it_is_paused_and_while_it_is_held() {
     let mut paused = reserved(&definition, json!({ "wait": true }));
     paused.feed(act(OperatorAction::Pause)).unwrap();
     paused.run();
-    let mut held = Play::new(&definition, json!({ "free": true }), world());
+    let mut held = Play::new(&definition, json!({ "free": true }).into(), world());
     held.start();
     held.deliver(0);
     held.closed.insert("bookings".into());
@@ -90,7 +90,7 @@ fn rule_04_timers_fire_while_it_is_marked_for_attention() {
 #[test]
 fn rule_04_no_payment_starts_after_the_end() {
     let definition = booking();
-    let mut play = Play::new(&definition, json!({}), world());
+    let mut play = Play::new(&definition, json!({}).into(), world());
     play.start();
     play.deliver(0);
     play.closed.insert("payments".into());
@@ -128,18 +128,18 @@ fn rule_04_neither_a_signal_nor_an_operator_starts_a_payment_after_the_end() {
     play.feed(refused(&play, "PAY", Half::Do, false)).unwrap();
     play.now += HOLD;
     assert!(not_now(play.feed(act(OperatorAction::Retry))));
-    assert!(not_now(play.feed(act(OperatorAction::Skip { output: Value::Null }))));
+    assert!(not_now(play.feed(act(OperatorAction::Skip { output: Value::Null.into() }))));
 }
 
 #[test]
 fn rule_04_a_skipped_payment_holds_the_end_off() {
     let definition = booking();
-    let mut play = Play::new(&definition, json!({}), world());
+    let mut play = Play::new(&definition, json!({}).into(), world());
     play.start();
     play.feed(act(OperatorAction::Pause)).unwrap();
     play.deliver(0);
     play.deliver(0);
-    play.feed(act(OperatorAction::Skip { output: json!("by hand") })).unwrap();
+    play.feed(act(OperatorAction::Skip { output: json!("by hand").into() })).unwrap();
     play.now += HOLD * 2;
     assert_eq!(play.feed(Input::Timer), Ok(false));
     play.feed(act(OperatorAction::Resume)).unwrap();
@@ -163,7 +163,7 @@ fn rule_04_a_rejection_after_the_end_unwinds_and_before_it_takes_a_new_round() {
 fn a_step_takes_at_most_its_rounds() {
     let definition = booking();
     let mut play = reserved(&definition, json!({}));
-    play.signals.push(("method".into(), json!("card")));
+    play.signals.push(("method".into(), json!("card").into()));
     play.world.behave("PAY", Half::Do, Behaviour::Reject("declined".into()));
     play.run();
     assert_eq!((play.saga.steps[2].round, reason(&play)), (3, "declined"));

@@ -38,14 +38,14 @@ fn booking() -> Definition {
         version: 1,
         steps: vec![
             Step::command("RESERVE", Command::new(call("bookings", "reserve")).undo(call("bookings", "release"))),
-            Step::wait("AWAIT", "method", None).when(|v| v.input()["wait"] == true),
-            Step::command("PAY", pay).when(|v| v.input()["free"] != true),
+            Step::wait("AWAIT", "method", None).when(|v| v.input().value()["wait"] == true),
+            Step::command("PAY", pay).when(|v| v.input().value()["free"] != true),
             Step::command("CONFIRM", confirm),
             Step::command("NOTIFY", notify),
         ],
         deadlines: vec![Deadline {
             reason: "hold_expired".into(),
-            at: Arc::new(|v| v.output("RESERVE")?["hold_until"].as_i64()),
+            at: Arc::new(|v| v.output("RESERVE")?.value()["hold_until"].as_i64()),
             unless: vec!["PAY".into()],
         }],
     };
@@ -69,14 +69,14 @@ fn with(mut definition: Definition, step: &str, change: impl FnOnce(&mut Command
 
 fn world() -> World {
     World::new(Arc::new(|send, now| match send.step.as_str() {
-        "RESERVE" => json!({ "hold_until": now + HOLD }),
-        step => json!(step),
+        "RESERVE" => json!({ "hold_until": now + HOLD }).into(),
+        step => json!(step).into(),
     }))
 }
 
 /// A play that was started, with RESERVE done: PAY, or CONFIRM where it is free, is on its way.
 fn reserved(definition: &Definition, input: Value) -> Play<'_> {
-    let mut play = Play::new(definition, input, world());
+    let mut play = Play::new(definition, input.into(), world());
     play.start();
     play.deliver(0);
     play.deliver(0);
@@ -94,7 +94,7 @@ fn undo_answer(step: &str, attempt: u32, answer: Answer) -> Input {
 }
 
 fn done() -> Answer {
-    Answer::Done(json!("late"))
+    Answer::Done(json!("late").into())
 }
 
 fn rejected() -> Answer {
@@ -102,7 +102,7 @@ fn rejected() -> Answer {
 }
 
 fn pending() -> Answer {
-    Answer::Pending(json!("act"))
+    Answer::Pending(json!("act").into())
 }
 
 fn busy() -> Answer {
@@ -122,7 +122,7 @@ fn cancel() -> Input {
 }
 
 fn method() -> Input {
-    Input::Signal { name: "method".into(), payload: json!("card"), key: None }
+    Input::Signal { name: "method".into(), payload: json!("card").into(), key: None }
 }
 
 /// The publish under way of a step's half was refused.

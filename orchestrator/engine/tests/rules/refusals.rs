@@ -82,7 +82,7 @@ fn an_open_breaker_holds_undos_and_spends_no_attempt() {
 #[test]
 fn a_pause_keeps_a_held_step_from_beginning() {
     let definition = booking();
-    let mut play = Play::new(&definition, json!({}), world());
+    let mut play = Play::new(&definition, json!({}).into(), world());
     play.closed.insert("bookings".into());
     play.start();
     play.feed(act(OperatorAction::Pause)).unwrap();
@@ -96,7 +96,7 @@ fn a_pause_keeps_a_held_step_from_beginning() {
 #[test]
 fn a_held_step_that_was_never_sent_leaves_nothing_to_undo() {
     let definition = booking();
-    let mut play = Play::new(&definition, json!({}), world());
+    let mut play = Play::new(&definition, json!({}).into(), world());
     play.closed.insert("bookings".into());
     play.start();
     assert_eq!(play.status("RESERVE"), Status::Held);

@@ -7,7 +7,7 @@ use eventicket_saga::{Phase, Status, What};
 /// The booking, with a mail on its way back once PAY is known to have happened, now or by what its undo brought.
 fn with_mail() -> Definition {
     let mut definition = booking();
-    let mail = Command::new(Call::new("notifications", "send", |_| Ok(json!("sorry")))).retry(retry(3));
+    let mail = Command::new(Call::new("notifications", "send", |_| Ok(json!("sorry").into()))).retry(retry(3));
     let charged = |v: &eventicket_saga::View<'_>| v.is_done("PAY") || v.undo_output("PAY").is_some();
     definition.steps.push(Step::command("MAIL", mail).when(charged).on_unwinding());
     definition.validate().unwrap();
@@ -46,7 +46,7 @@ fn what_is_known_by_the_undo_only_counts_too() {
     play.feed(cancel()).unwrap();
     assert_eq!(sent(&mut play), ["PAY undo 1", "RESERVE undo 1"]);
     play.feed(undo_answer("RESERVE", 1, done())).unwrap();
-    play.feed(undo_answer("PAY", 1, Answer::Done(json!({ "amount": 7 })))).unwrap();
+    play.feed(undo_answer("PAY", 1, Answer::Done(json!({ "amount": 7 }).into()))).unwrap();
     assert_eq!((sent(&mut play), play.saga.phase), (vec!["MAIL do 1".to_owned()], Phase::Unwinding));
     play.feed(answer("MAIL", 1, done())).unwrap();
     assert_eq!(play.saga.phase, Phase::Compensated);
@@ -69,7 +69,7 @@ fn its_failure_does_not_keep_the_saga() {
 #[test]
 fn a_step_of_the_way_back_has_no_undo() {
     let mut definition = with_mail();
-    let undo = Call::new("notifications", "unsend", |_| Ok(Value::Null));
+    let undo = Call::new("notifications", "unsend", |_| Ok(Value::Null.into()));
     definition = with(definition, "MAIL", |c| c.undo = Some(undo));
     assert!(definition.validate().unwrap_err().problem.contains("way back"));
 }
@@ -79,11 +79,11 @@ fn a_step_by_hand_is_marked_until_it_is_resolved() {
     let steps = vec![Step::by_hand("GIVE_BACK", "the money is still here")];
     let definition = Definition { name: "repair".into(), version: 1, steps, deadlines: vec![] };
     definition.validate().unwrap();
-    let mut play = Play::new(&definition, Value::Null, world());
+    let mut play = Play::new(&definition, Value::Null.into(), world());
     play.start();
     assert_eq!(play.saga.attention[0].reason, "the money is still here");
     assert_eq!(play.saga.next_due(&definition), None);
-    assert!(not_now(play.feed(act(OperatorAction::Skip { output: Value::Null }))));
+    assert!(not_now(play.feed(act(OperatorAction::Skip { output: Value::Null.into() }))));
     play.feed(act(OperatorAction::Resolve { step: "GIVE_BACK".into() })).unwrap();
     assert_eq!((play.saga.phase, play.saga.attention.len()), (Phase::Completed, 0));
     let resolved = play.history.iter().find(|e| e.what == What::Resolved).unwrap();

@@ -5,9 +5,8 @@
 
 use eventicket_contracts::bookings::{Confirm, Confirmed};
 use eventicket_contracts::envelope::{Answer, Fence, Fenced, Recorded, Rejection};
-use eventicket_contracts::{EventId, Timestamp, codes};
+use eventicket_contracts::{EventId, Json, Timestamp, codes};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::confirm::hold_key;
@@ -47,13 +46,10 @@ impl Default for Subject {
 /// Its form.
 pub(crate) fn check(fence: Fence) -> Result<Fencing, String> {
     let unreadable = |error: serde_json::Error| format!("the body of {} cannot be read: {error}", fence.action);
-    let subject = |body: &Value| match body {
-        Value::Null => Ok(Subject::default()),
-        body => Subject::deserialize(body),
-    };
+    let subject = |body: &Json| if body.is_null() { Ok(Subject::default()) } else { body.read() };
     let round = match fence.action.as_str() {
         "reserve" => Fencible::Reserve(subject(&fence.body).map_err(unreadable)?.event),
-        "confirm" => Fencible::Confirm(Confirm::deserialize(&fence.body).map_err(unreadable)?),
+        "confirm" => Fencible::Confirm(fence.body.read::<Confirm>().map_err(unreadable)?),
         "offer" => Fencible::Offer(subject(&fence.body).map_err(unreadable)?),
         other => return Err(format!("there is no {other} to fence")),
     };
@@ -77,7 +73,7 @@ pub(crate) fn decide(books: &mut Books, round: &Round, fence: &Fencing, now: Tim
 
 /// The reserve and its release. What is held stays held, for a release to free it.
 fn reserve(books: &mut Books, round: &Round, event: EventId, now: Timestamp) -> Result<(Recorded, Recorded), String> {
-    let undone = || Recorded::Done(Value::Null);
+    let undone = || Recorded::Done(Json::NULL);
     Ok(match books.record(&round.key).map(|record| &record.content) {
         None if too_old(&round.key, now) => return Err(NOTHING_RECORDED.to_owned()),
         None => {
@@ -133,5 +129,5 @@ fn offer(books: &mut Books, round: &Round, subject: &Subject, now: Timestamp) ->
 }
 
 fn done(output: &impl Serialize) -> Recorded {
-    Recorded::Done(serde_json::to_value(output).unwrap_or(Value::Null))
+    Recorded::Done(Json::of(&output).unwrap_or_default())
 }

@@ -2,9 +2,8 @@
 
 use eventicket_contracts::bookings::Release;
 use eventicket_contracts::envelope::{Answer, Rejection};
-use eventicket_contracts::{Timestamp, codes};
+use eventicket_contracts::{Json, Timestamp, codes};
 use eventicket_planted::Fault;
-use serde_json::Value;
 
 use super::{Decided, NOTHING_RECORDED, Round, too_old};
 use crate::allocation::{Books, Content, Phase};
@@ -18,18 +17,18 @@ pub(crate) fn decide(books: &mut Books, round: &Round, release: &Release, now: T
         None if too_old(&round.key, now) => return Err(NOTHING_RECORDED.to_owned()),
         None => {
             books.close(&round.key, release.event);
-            return Ok(Answer::Done(Value::Null));
+            return Ok(Answer::Done(Json::NULL));
         }
         Some(Content::Hold(hold)) => hold.phase,
-        Some(Content::Refused { .. } | Content::Tombstone) => return Ok(Answer::Done(Value::Null)),
+        Some(Content::Refused { .. } | Content::Tombstone) => return Ok(Answer::Done(Json::NULL)),
     };
     match phase {
         Phase::Confirmed => Ok(Answer::Rejected(confirmed())),
-        Phase::Released | Phase::Expired => Ok(Answer::Done(Value::Null)),
+        Phase::Released | Phase::Expired => Ok(Answer::Done(Json::NULL)),
         Phase::Held => {
             let phase = if release.reason == codes::HOLD_EXPIRED { Phase::Expired } else { Phase::Released };
             books.end(&round.key, phase, &release.reason, round.trace.clone());
-            Ok(Answer::Done(Value::Null))
+            Ok(Answer::Done(Json::NULL))
         }
     }
 }

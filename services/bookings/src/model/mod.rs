@@ -19,7 +19,7 @@ use crate::allocation::{Content, Phase};
 /// `done`, the code of the rejection, or both ends that a fence was told.
 fn told(answer: &Answer) -> String {
     match answer {
-        Answer::Done(output) => match serde_json::from_value::<Fenced>(output.clone()) {
+        Answer::Done(output) => match output.read::<Fenced>() {
             Ok(fenced) => ends(&fenced),
             Err(_) => naive::DONE.to_owned(),
         },

@@ -242,7 +242,7 @@ fn are_seats(item: &Item, offered: Option<&Offered>) -> bool {
 /// The seats of a type in the answer to a reserve.
 fn chosen(answer: &Answer, at: usize) -> Vec<u8> {
     let Answer::Done(output) = answer else { panic!("{answer:?}") };
-    let reserved: Reserved = serde_json::from_value(output.clone()).unwrap();
+    let reserved: Reserved = output.read().unwrap();
     let line = reserved.lines.iter().find(|line| line.ticket_type_id == kind(at)).unwrap();
     line.seats.iter().map(|label| label[1..].parse().unwrap()).collect()
 }

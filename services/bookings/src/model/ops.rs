@@ -186,7 +186,7 @@ impl Op {
                     }
                     Of::Offer(version) => (offer_key(*saga, *event, *version), "offer", Value::Null),
                 };
-                let fence = Fence { id: *id, action: action.to_owned(), undo: *undo, body };
+                let fence = Fence { id: *id, action: action.to_owned(), undo: *undo, body: body.into() };
                 (key, Body::Fence(fence::check(fence).unwrap()))
             }
         };

@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use eventicket_contracts::bookings::{Confirmed, Offered};
 use eventicket_contracts::envelope::{Answer, Fenced, Half, Recorded, Rejection};
-use eventicket_contracts::{SagaId, Timestamp, codes};
-use serde_json::Value;
+use eventicket_contracts::{Json, SagaId, Timestamp, codes};
 
 use crate::shop::{Sent, Shop, key, numbered, saga_of_age, sagas, told};
 
 async fn fenced(shop: &Shop, fence: Sent) -> Fenced {
     match shop.ask(fence).await {
-        Answer::Done(output) => serde_json::from_value(output).unwrap(),
+        Answer::Done(output) => output.read().unwrap(),
         other => panic!("{other:?}"),
     }
 }
@@ -23,7 +22,7 @@ fn output(answer: Answer) -> Recorded {
     }
 }
 
-const NOTHING: Recorded = Recorded::Done(Value::Null);
+const NOTHING: Recorded = Recorded::Done(Json::NULL);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rule_13_a_fence_closes_what_has_not_begun_for_good() {
@@ -96,7 +95,7 @@ async fn rule_13_a_fence_of_a_confirm_releases_what_is_held_and_keeps_what_is_so
     assert_eq!(fenced(&shop, shop.fence(&held, 1, false)).await.effect, Recorded::Closed);
     assert_eq!(told(&shop.ask(held.clone()).await), codes::HOLD_GONE);
     assert_eq!(fenced(&shop, shop.fence(&held, 2, false)).await.effect, Recorded::Closed);
-    let confirmed = Recorded::Done(serde_json::to_value(Confirmed { tickets: 1 }).unwrap());
+    let confirmed = Recorded::Done(serde_json::to_value(Confirmed { tickets: 1 }).unwrap().into());
     assert_eq!(fenced(&shop, shop.fence(&sold, 1, false)).await.effect, confirmed);
     assert_eq!(shop.free_seats().await, "A");
     let events = shop.events_until(|all| all.iter().any(|(subject, _)| subject == "evt.booking.cancelled")).await;
@@ -119,7 +118,7 @@ async fn rule_13_of_a_fence_and_its_round_one_comes_first() {
     let fair = |step: &str, saga: &SagaId, refusal| {
         let of = |half| &answers[&(key(*saga, step), half)][0];
         let Answer::Done(fenced) = of(Half::Fence) else { panic!("{:?}", of(Half::Fence)) };
-        match serde_json::from_value::<Fenced>(fenced.clone()).unwrap().effect {
+        match fenced.read::<Fenced>().unwrap().effect {
             Recorded::Closed => assert_eq!(told(of(Half::Do)), refusal),
             Recorded::Done(output) => assert_eq!(*of(Half::Do), Answer::Done(output)),
             Recorded::Rejected(rejection) => panic!("{rejection:?}"),
@@ -137,7 +136,7 @@ async fn rule_13_a_fence_of_an_offer_tells_its_answer() {
     let [done, refused] = [shop.offer(2, 8), shop.offer(3, 3)];
     shop.ask(done.clone()).await;
     let Answer::Rejected(below) = shop.ask(refused.clone()).await else { panic!("four are held") };
-    let offered = Recorded::Done(serde_json::to_value(Offered { version: 2 }).unwrap());
+    let offered = Recorded::Done(serde_json::to_value(Offered { version: 2 }).unwrap().into());
     assert_eq!(fenced(&shop, shop.fence(&done, 1, false)).await.effect, offered);
     assert_eq!(fenced(&shop, shop.fence(&refused, 1, false)).await.effect, Recorded::Rejected(below));
     assert_eq!(shop.available().await, 4);
@@ -149,7 +148,7 @@ async fn rule_13_a_fence_has_no_deadline_and_needs_no_body_of_an_order() {
     let shop = Shop::open(1, 10).await;
     let order = shop.reserve(SagaId::fresh(), 1);
     let mut empty = order.clone();
-    empty.item.body = serde_json::value::to_raw_value(&Value::Null).unwrap();
+    empty.item.body = Json::NULL;
     let mut late = shop.fence(&empty, 1, false);
     late.item.deadline = Some(Timestamp(1));
     assert_eq!(fenced(&shop, late).await.effect, Recorded::Closed);

@@ -125,7 +125,7 @@ async fn rule_03_what_is_confirmed_is_not_undone() {
     let saga = SagaId::fresh();
     let answer = shop.ask(shop.reserve_order(saga, &order)).await;
     let Answer::Done(output) = answer else { panic!("{answer:?}") };
-    let reserved: Reserved = serde_json::from_value(output).unwrap();
+    let reserved: Reserved = output.read().unwrap();
     assert_eq!(reserved.total, Money { amount: 12_600, currency: Currency::EUR });
     assert_eq!(reserved.hold_until, shop.clock.now().plus(Duration::from_secs(600)));
     assert_eq!(shop.ask(shop.confirm(saga)).await, Answer::done(Confirmed { tickets: 3 }));

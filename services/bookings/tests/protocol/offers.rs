@@ -133,7 +133,7 @@ async fn rule_14_what_is_held_keeps_its_price_and_what_comes_later_has_the_new_o
     let shop = Shop::open(1, 10).await;
     let reserved = |answer: Answer| {
         let Answer::Done(output) = answer else { panic!("{answer:?}") };
-        serde_json::from_value::<Reserved>(output).unwrap()
+        output.read::<Reserved>().unwrap()
     };
     let early = shop.reserve(SagaId::fresh(), 2);
     let held = reserved(shop.ask(early.clone()).await);

@@ -12,7 +12,7 @@ use eventicket_contracts::bookings::{
 };
 use eventicket_contracts::envelope::{Answer, DomainEvent, Envelope, Fence, Half, Item, Key, Reply};
 use eventicket_contracts::subjects::{self, Service};
-use eventicket_contracts::{Clock, Currency, CustomerId, EventId, Money, SagaId, TicketTypeId, Timestamp};
+use eventicket_contracts::{Clock, Currency, CustomerId, EventId, Json, Money, SagaId, TicketTypeId, Timestamp};
 use eventicket_kit::Context;
 use eventicket_nats::{Nats, Outgoing, command_headers};
 use futures::StreamExt;
@@ -133,7 +133,7 @@ impl Shop {
 
     /// A fence of this number around the round of a command.
     pub fn fence(&self, of: &Sent, id: u32, undo: bool) -> Sent {
-        let body = serde_json::from_str(of.item.body.get()).unwrap();
+        let body = serde_json::from_str(of.item.body.text()).unwrap();
         let fence = Fence { id, action: of.action.to_owned(), undo, body };
         sent("fence", Half::Fence, of.item.key.clone(), &fence)
     }
@@ -311,7 +311,7 @@ pub fn numbered(offer: &mut Offer, labels: &[impl ToString]) {
 /// The seats of a hold's first line.
 pub fn seats(answer: &Answer) -> Vec<String> {
     let Answer::Done(output) = answer else { panic!("{answer:?}") };
-    let reserved: Reserved = serde_json::from_value(output.clone()).unwrap();
+    let reserved: Reserved = output.read().unwrap();
     reserved.lines[0].seats.clone()
 }
 
@@ -320,7 +320,7 @@ pub fn key(saga: SagaId, step: &str) -> Key {
 }
 
 fn sent(action: &'static str, half: Half, key: Key, body: &impl Serialize) -> Sent {
-    let body = serde_json::value::to_raw_value(body).unwrap();
+    let body = Json::of(body).unwrap();
     Sent { action, item: Item { key, half, attempt: 1, deadline: None, trace: None, body } }
 }
 

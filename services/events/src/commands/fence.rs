@@ -5,12 +5,10 @@
 //! The record is the round's own: a round that a fence closed is one that was rejected with `closed`, which tells every
 //! later fence the same.
 
-use eventicket_contracts::codes;
 use eventicket_contracts::envelope::{Answer, Fence, Fenced, Half, Item, Recorded};
 use eventicket_contracts::events::Settle;
+use eventicket_contracts::{Json, codes};
 use eventicket_nats::{Handled, decode};
-use serde::Deserialize as _;
-use serde_json::Value;
 
 use super::desk::Desk;
 
@@ -19,7 +17,7 @@ const SETTLE: &str = "settle";
 
 /// The settlement that a fence stands for; none where its body could not be built.
 pub(super) fn settlement(fence: &Fence) -> Option<Settle> {
-    Settle::deserialize(&fence.body).ok().filter(|_| fence.action == SETTLE)
+    fence.body.read::<Settle>().ok().filter(|_| fence.action == SETTLE)
 }
 
 /// Tells what is recorded of the round, or ends it.
@@ -36,8 +34,8 @@ pub(super) fn decide(desk: &mut Desk, item: &Item) -> Handled {
         Some(Answer::Rejected(rejection)) if rejection.code != codes::CLOSED => Recorded::Rejected(rejection),
         Some(_) => Recorded::Closed,
         None if settle(desk, item, &fence) => {
-            desk.record(&item.key, Answer::Done(Value::Null));
-            Recorded::Done(Value::Null)
+            desk.record(&item.key, Answer::Done(Json::NULL));
+            Recorded::Done(Json::NULL)
         }
         None => {
             desk.record(&item.key, Answer::rejected(codes::CLOSED, "the round was closed by a fence"));

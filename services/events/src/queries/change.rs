@@ -38,7 +38,7 @@ pub(super) async fn change(
     tx.update(std::slice::from_ref(&changed)).await.map_err(unavailable)?;
     let event = changed.event;
     if let Some(offer) = offer {
-        let input = json!(PublishEvent { offer });
+        let input = json!(PublishEvent { offer }).into();
         let start = SagaStart { id: SagaId::fresh(), event: id, organizer: event.organizer_id, input, trace: here() };
         tx.insert_start(&start, now).await.map_err(unavailable)?;
     } else {

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use eventicket_contracts::envelope::Key;
 use eventicket_contracts::events::{Event, ListEvents, Viewer};
-use eventicket_contracts::{CustomerId, EventId, SagaId, Timestamp};
+use eventicket_contracts::{CustomerId, EventId, Json, SagaId, Timestamp};
 use eventicket_kit::batch::lock_sagas;
-use serde_json::Value;
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Postgres, QueryBuilder, Row};
 
@@ -43,7 +42,7 @@ pub(crate) struct SagaStart {
     pub event: EventId,
     pub organizer: CustomerId,
     /// JSON.
-    pub input: Value,
+    pub input: Json,
     /// W3C `traceparent` of the request that it comes from.
     pub trace: Option<String>,
 }

@@ -125,7 +125,7 @@ impl Tx {
             .bind(start.id.0)
             .bind(start.event.0)
             .bind(start.organizer.0)
-            .bind(start.input.to_string())
+            .bind(start.input.text())
             .bind(&start.trace)
             .bind(now.millis())
             .execute(&mut *self.0)

@@ -5,12 +5,11 @@ use eventicket_contracts::events::{
     CANCEL, DELETE, EventPublished, EventState, OwnEvent, PUBLISH, STOP, SaleChange, Viewer,
 };
 use eventicket_contracts::sagas::StartAnswer;
-use eventicket_contracts::{CustomerId, EventId, SagaId, codes};
-use serde_json::Value;
+use eventicket_contracts::{CustomerId, EventId, Json, SagaId, codes};
 
 use crate::platform::{HOUR, Orchestrator, Platform, concert, dearer, key, organizer_of, refused, settlement, written};
 
-const DONE: Answer = Answer::Done(Value::Null);
+const DONE: Answer = Answer::Done(Json::NULL);
 
 fn under_way(version: i64) -> Option<SaleChange> {
     Some(SaleChange { version, refused: None })

@@ -9,7 +9,7 @@ use eventicket_contracts::events::{
     CANCEL, CREATE, CreateEvent, DELETE, Event, EventState, OwnEvent, PUBLISH, STOP, UPDATE, UpdateEvent, Viewer,
 };
 use eventicket_contracts::identity::Idempotency;
-use eventicket_contracts::{CustomerId, codes};
+use eventicket_contracts::{CustomerId, Json, codes};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -117,7 +117,7 @@ async fn rule_17_unknown_fields_on_the_wire_are_ignored() {
     let mut settle = json!(settlement(&offer, None));
     settle["of_tomorrow"] = json!({"any": "thing"});
     let answers = platform.command("settle", &[(key(saga, "SETTLE"), Half::Do, settle)]).await;
-    assert_eq!(answers, [Answer::Done(Value::Null)]);
+    assert_eq!(answers, [Answer::Done(Json::NULL)]);
     assert_eq!(platform.shown(&event).await.state, EventState::Published);
     platform.stop().await;
 }

@@ -3,20 +3,20 @@
 use eventicket_contracts::envelope::{Answer, Fence, Fenced, Half, Key, Recorded};
 use eventicket_contracts::events::{EventState, PUBLISH};
 use eventicket_contracts::subjects::FENCE;
-use eventicket_contracts::{CustomerId, SagaId, codes};
+use eventicket_contracts::{CustomerId, Json, SagaId, codes};
 use serde_json::{Value, json};
 
 use crate::platform::{Orchestrator, Platform, concert, envelope, key, settlement};
 
 fn fence(key: &Key, id: u32, undo: bool) -> (Key, Half, Value) {
-    let fence = Fence { id, action: "settle".into(), undo, body: Value::Null };
+    let fence = Fence { id, action: "settle".into(), undo, body: Value::Null.into() };
     (key.clone(), Half::Fence, json!(fence))
 }
 
 async fn fenced(platform: &Platform, key: &Key, id: u32, undo: bool) -> Fenced {
     let answers = platform.command(FENCE, &[fence(key, id, undo)]).await;
     let [Answer::Done(output)] = &answers[..] else { panic!("{answers:?}") };
-    serde_json::from_value(output.clone()).unwrap()
+    output.read().unwrap()
 }
 
 #[tokio::test]
@@ -39,7 +39,7 @@ async fn rule_13_a_fence_closes_a_settlement_that_has_not_come() {
     assert_eq!(platform.shown(&event).await.state, EventState::Publishing);
     // Another round of the saga is not closed.
     let answers = platform.settle(&[(open, settlement(&offer, Some(codes::OPERATOR)))]).await;
-    assert_eq!(answers, [Answer::Done(Value::Null)]);
+    assert_eq!(answers, [Answer::Done(Json::NULL)]);
     assert_eq!(platform.shown(&event).await.state, EventState::Draft);
     platform.stop().await;
 }
@@ -55,9 +55,9 @@ async fn rule_13_a_fence_settles_what_its_round_would_have_settled() {
         platform.turn(PUBLISH, &event).await.unwrap();
         let (saga, offer) = orchestrator.opened().await;
         let (key, body) = (key(saga, step), json!(settlement(&offer, refusal)));
-        let fence = Fence { id: 1, action: "settle".into(), undo: true, body };
+        let fence = Fence { id: 1, action: "settle".into(), undo: true, body: body.into() };
         let fence = (key.clone(), Half::Fence, json!(fence));
-        let told = Fenced { id: 1, effect: Recorded::Done(Value::Null), undo: Some(Recorded::Closed) };
+        let told = Fenced { id: 1, effect: Recorded::Done(Json::NULL), undo: Some(Recorded::Closed) };
         let answers = platform.command(FENCE, &[fence.clone(), fence]).await;
         assert_eq!(answers, [Answer::done(&told), Answer::done(&told)]);
         let after = platform.shown(&event).await;
@@ -65,7 +65,7 @@ async fn rule_13_a_fence_settles_what_its_round_would_have_settled() {
         assert_eq!((after.state, after.version, refused), (state, 3, refusal));
         // The round itself comes too late, and changes nothing more.
         let late = platform.settle(&[(key, settlement(&offer, refusal))]).await;
-        assert_eq!((late, platform.shown(&event).await), (vec![Answer::Done(Value::Null)], after));
+        assert_eq!((late, platform.shown(&event).await), (vec![Answer::Done(Json::NULL)], after));
     }
     platform.stop().await;
 }
@@ -83,9 +83,9 @@ async fn rule_13_a_fence_tells_what_is_recorded() {
 
     let both = platform.command(FENCE, &[fence(&done, 1, false), fence(&stale, 1, false)]).await;
     let told = |effect| Answer::done(Fenced { id: 1, effect, undo: None });
-    assert_eq!(both, [told(Recorded::Done(Value::Null)), told(Recorded::Rejected(rejection))]);
+    assert_eq!(both, [told(Recorded::Done(Json::NULL)), told(Recorded::Rejected(rejection))]);
     let repeats = platform.settle(&settles).await;
-    assert_eq!(repeats[0], Answer::Done(Value::Null));
+    assert_eq!(repeats[0], Answer::Done(Json::NULL));
     assert!(matches!(&repeats[1], Answer::Rejected(no) if no.code == codes::STALE_VERSION));
     assert_eq!(platform.shown(&event).await.state, EventState::Published);
     platform.stop().await;
@@ -111,7 +111,7 @@ async fn rule_13_a_fence_and_its_settlement_in_any_order_agree() {
         let state = platform.shown(&event).await.state;
         match &answers[..] {
             [Answer::Done(_)] => {
-                assert_eq!((fenced.effect, state), (Recorded::Done(Value::Null), EventState::Published));
+                assert_eq!((fenced.effect, state), (Recorded::Done(Json::NULL), EventState::Published));
             }
             [Answer::Rejected(no)] => {
                 assert_eq!((no.code.as_str(), fenced.effect), (codes::CLOSED, Recorded::Closed));

@@ -10,7 +10,7 @@ use eventicket_contracts::events::{
 };
 use eventicket_contracts::sagas::{AnsweredStart, PUBLISH_EVENT, StartAnswer, StartSaga};
 use eventicket_contracts::subjects::{self, Service};
-use eventicket_contracts::{Clock, Currency, CustomerId, EventId, Money, SagaId, Timestamp};
+use eventicket_contracts::{Clock, Currency, CustomerId, EventId, Json, Money, SagaId, Timestamp};
 use eventicket_events::{DATABASE, MIGRATOR};
 use eventicket_kit::Context;
 use eventicket_nats::{Outgoing, QueryError, QueryFailure, command_headers};
@@ -95,7 +95,7 @@ impl Platform {
         let (saga, offer) = orchestrator.opened().await;
         let step = if refused.is_some() { "REVERT" } else { "SETTLE" };
         let answers = self.settle(&[(key(saga, step), settlement(&offer, refused))]).await;
-        assert_eq!(answers, [Answer::Done(Value::Null)]);
+        assert_eq!(answers, [Answer::Done(Json::NULL)]);
         offer
     }
 
@@ -168,7 +168,7 @@ impl Orchestrator {
     pub async fn asked(&mut self, answer: impl FnOnce(SagaId) -> StartAnswer) -> (SagaId, Offer) {
         let (mut asked, message): (Envelope<StartSaga>, _) = next(&mut self.starts).await;
         let start = asked.items.pop().unwrap();
-        let PublishEvent { offer } = serde_json::from_value(start.input).unwrap();
+        let PublishEvent { offer } = start.input.read().unwrap();
         assert_eq!((start.definition.as_str(), start.event), (PUBLISH_EVENT, Some(offer.event)));
         let answer = AnsweredStart { id: start.id, answer: answer(start.id) };
         let answer = serde_json::to_vec(&Envelope::new(vec![answer])).unwrap();
@@ -178,7 +178,7 @@ impl Orchestrator {
 
     /// The next start, which is accepted.
     pub async fn opened(&mut self) -> (SagaId, Offer) {
-        self.asked(|id| StartAnswer::Started { id, created: true, view: Value::Null }).await
+        self.asked(|id| StartAnswer::Started { id, created: true, view: Value::Null.into() }).await
     }
 }
 
@@ -197,7 +197,7 @@ pub fn envelope(action: &str, commands: &[(Key, Half, Value)]) -> Outgoing {
         attempt: 1,
         deadline: None,
         trace: None,
-        body: serde_json::value::to_raw_value(body).unwrap(),
+        body: Json::of(body).unwrap(),
     };
     Outgoing {
         subject: subjects::command(Service::EVENTS, action, 0),

@@ -54,7 +54,7 @@ fn view(id: BookingId, customer: CustomerId, status: BookingStatus) -> BookingVi
 
 fn started(start: &StartSaga, created: bool) -> StartAnswer {
     let view = view(start.id, start.owner.unwrap(), BookingStatus::Pending);
-    StartAnswer::Started { id: start.id, created, view: serde_json::to_value(view).unwrap() }
+    StartAnswer::Started { id: start.id, created, view: serde_json::to_value(view).unwrap().into() }
 }
 
 fn order() -> Value {
@@ -78,7 +78,10 @@ async fn a_booking_is_answered_once_its_start_is() {
             assert_eq!((start.definition.as_str(), start.owner), ("booking", Some(ada)));
             assert_eq!(start.idempotency.as_ref().unwrap().key, "key-1");
             assert!(start.give_up_at > now && start.trace.as_ref().is_some_and(|t| t.starts_with("00-")));
-            assert_eq!(seal.open(ada, start.input["method"].as_str().unwrap()).as_deref(), Some("pm_card_visa"));
+            assert_eq!(
+                seal.open(ada, start.input.value()["method"].as_str().unwrap()).as_deref(),
+                Some("pm_card_visa")
+            );
             Some(started(&start, true))
         })
         .await;
@@ -266,7 +269,7 @@ async fn anothers_booking_is_not_found_but_operators_read_it() {
 
 fn done(id: BookingId, customer: CustomerId) -> ActAnswer {
     ActAnswer::Done {
-        view: serde_json::to_value(view(id, customer, BookingStatus::Cancelled)).unwrap(),
+        view: serde_json::to_value(view(id, customer, BookingStatus::Cancelled)).unwrap().into(),
         repeated: false,
     }
 }
@@ -281,7 +284,7 @@ async fn a_payment_is_a_sealed_signal() {
         .answer(subjects::ACT, move |act: Act| {
             let Action::Signal { name, payload, idempotency: Some(_) } = act.action else { panic!("no signal") };
             assert_eq!((act.saga, act.owner, name.as_str()), (id, Some(ada), "payment_method"));
-            let method = seal.open(ada, payload["method"].as_str().unwrap()).unwrap();
+            let method = seal.open(ada, payload.value()["method"].as_str().unwrap()).unwrap();
             Some(match method.as_str() {
                 "pm_card_visa" => done(id, ada),
                 _ => ActAnswer::Conflict { code: "not_awaited".into(), message: "too early".into() },
@@ -315,7 +318,7 @@ async fn a_repeated_payment_finds_the_first_and_another_one_is_refused() {
             }
             taken.push(given);
             let view = serde_json::to_value(view(id, ada, BookingStatus::Confirmed)).unwrap();
-            Some(ActAnswer::Done { view, repeated })
+            Some(ActAnswer::Done { view: view.into(), repeated })
         })
         .await;
     let pay = |key: &'static str, method: &str| {

@@ -52,7 +52,7 @@ async fn each_action_reaches_the_saga_with_its_actor_and_reason() {
     platform
         .answer(subjects::ACT, move |act: Act| {
             kept.lock().unwrap().push(act);
-            Some(ActAnswer::Done { view: Value::Null, repeated: false })
+            Some(ActAnswer::Done { view: Value::Null.into(), repeated: false })
         })
         .await;
     platform.query(ORCHESTRATOR, GET_SAGA, |id: SagaId| Ok(Some(saga(id)))).await;
@@ -60,8 +60,8 @@ async fn each_action_reaches_the_saga_with_its_actor_and_reason() {
     let output = json!({"intent": "by hand"});
     for (name, more, action) in [
         ("retry", json!({}), Action::Retry),
-        ("skip", json!({"output": output}), Action::Skip { output: output.clone() }),
-        ("skip", json!({}), Action::Skip { output: Value::Null }),
+        ("skip", json!({"output": output}), Action::Skip { output: output.clone().into() }),
+        ("skip", json!({}), Action::Skip { output: Value::Null.into() }),
         ("cancel", json!({}), Action::Cancel),
         ("compensate", json!({}), Action::Compensate),
         ("pause", json!({}), Action::Pause),

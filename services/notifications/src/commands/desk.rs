@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 
-use eventicket_contracts::Timestamp;
 use eventicket_contracts::envelope::{Answer, Key};
-use serde_json::Value;
+use eventicket_contracts::{Json, Timestamp};
 
 use crate::store::NewDelivery;
 
@@ -27,7 +26,7 @@ impl Desk {
 
     /// Records the delivery of a round that has none; a refused one never leaves. Its answer.
     pub fn record(&mut self, new: NewDelivery) -> Answer {
-        let answer = new.refused.clone().unwrap_or(Answer::Done(Value::Null));
+        let answer = new.refused.clone().unwrap_or(Answer::Done(Json::NULL));
         self.recorded.insert(new.key.clone(), answer.clone());
         self.new.push(new);
         answer

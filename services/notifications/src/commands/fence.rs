@@ -5,9 +5,8 @@
 
 use eventicket_contracts::envelope::{Answer, Fence, Fenced, Half, Item, Recorded};
 use eventicket_contracts::notifications::Send;
-use eventicket_contracts::{CustomerId, codes};
+use eventicket_contracts::{CustomerId, Json, codes};
 use eventicket_nats::{Handled, decode};
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::desk::Desk;
@@ -29,7 +28,7 @@ pub(super) fn decide(desk: &mut Desk, item: &Item) -> Handled {
         None => {
             let answer = Answer::rejected(codes::CLOSED, "the round was closed by a fence");
             let Send { template, customer, data } = never_sent(&fence);
-            let (key, data, refused, at) = (item.key.clone(), data.to_string(), Some(answer), desk.now);
+            let (key, data, refused, at) = (item.key.clone(), data.text().to_owned(), Some(answer), desk.now);
             desk.record(NewDelivery { key, template, customer, data, refused, trace: None, at });
             Recorded::Closed
         }
@@ -41,9 +40,9 @@ pub(super) fn decide(desk: &mut Desk, item: &Item) -> Handled {
 
 /// What the row of a closed round says of its mail: which one it would have been, where that is known, and nothing more.
 fn never_sent(fence: &Fence) -> Send {
-    match serde_json::from_value::<Send>(fence.body.clone()) {
-        Ok(send) => Send { data: Value::Null, ..send },
-        Err(_) => Send { template: String::new(), customer: CustomerId(Uuid::nil()), data: Value::Null },
+    match fence.body.read::<Send>() {
+        Ok(send) => Send { data: Json::NULL, ..send },
+        Err(_) => Send { template: String::new(), customer: CustomerId(Uuid::nil()), data: Json::NULL },
     }
 }
 
@@ -52,7 +51,7 @@ mod tests {
     use super::*;
     use eventicket_contracts::envelope::Key;
     use eventicket_contracts::{SagaId, Timestamp};
-    use serde_json::{json, value::to_raw_value};
+    use serde_json::json;
 
     #[test]
     fn a_closed_round_keeps_its_template_and_nothing_that_it_would_have_said() {
@@ -61,12 +60,12 @@ mod tests {
                 json!({"template": "booking_confirmed", "customer": Uuid::nil(), "data": {"title": "x"}}),
                 "booking_confirmed",
             ),
-            (Value::Null, ""),
+            (json!(null), ""),
         ] {
             let mut desk = Desk::new(Default::default(), Timestamp(1000));
             let key = Key { saga: SagaId::fresh(), step: "NOTIFY".into(), round: 1 };
-            let fence = Fence { id: 1, action: "send".into(), undo: false, body };
-            let body = to_raw_value(&fence).unwrap();
+            let fence = Fence { id: 1, action: "send".into(), undo: false, body: body.into() };
+            let body = Json::of(&fence).unwrap();
             let item = Item { key, half: Half::Fence, attempt: 1, deadline: None, trace: None, body };
             let closed = Handled::Answer(Answer::done(Fenced { id: 1, effect: Recorded::Closed, undo: None }));
             assert_eq!((decide(&mut desk, &item), decide(&mut desk, &item)), (closed.clone(), closed));

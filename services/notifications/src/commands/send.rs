@@ -59,14 +59,13 @@ mod tests {
     use super::*;
     use eventicket_contracts::envelope::Key;
     use eventicket_contracts::notifications::{BOOKING_CONFIRMED, BOOKING_REFUNDED};
-    use eventicket_contracts::{SagaId, Timestamp};
+    use eventicket_contracts::{Json, SagaId, Timestamp};
     use serde_json::{Value, json};
 
     fn command(template: &str, data: Value) -> Item {
-        let body = json!({"template": template, "customer": CustomerId::fresh(), "data": data}).to_string();
+        let body = json!({"template": template, "customer": CustomerId::fresh(), "data": data});
         let key = Key { saga: SagaId::fresh(), step: "NOTIFY".into(), round: 1 };
-        let body = serde_json::value::RawValue::from_string(body).unwrap();
-        Item { key, half: Half::Do, attempt: 1, deadline: None, trace: None, body }
+        Item { key, half: Half::Do, attempt: 1, deadline: None, trace: None, body: body.into() }
     }
 
     fn desk() -> Desk {
@@ -77,7 +76,7 @@ mod tests {
         json!({"booking": SagaId::fresh(), "title": "Gala", "lines": [], "total": {"amount": 0, "currency": "EUR"}})
     }
 
-    const DONE: Handled = Handled::Answer(Answer::Done(Value::Null));
+    const DONE: Handled = Handled::Answer(Answer::Done(Json::NULL));
 
     #[test]
     fn a_repeat_within_the_batch_records_once() {
@@ -92,7 +91,7 @@ mod tests {
         command.deadline = Some(Timestamp(999));
         assert_eq!(decide(&mut desk, &command), Handled::Answer(Answer::Expired));
         assert!(desk.new.is_empty(), "expired is not recorded");
-        let mut desk = Desk::new([(command.key.clone(), Answer::Done(Value::Null))].into(), Timestamp(1000));
+        let mut desk = Desk::new([(command.key.clone(), Answer::Done(Json::NULL))].into(), Timestamp(1000));
         assert_eq!(decide(&mut desk, &command), DONE);
         assert!(desk.new.is_empty(), "recorded once");
     }

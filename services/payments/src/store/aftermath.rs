@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use eventicket_contracts::Json;
 use eventicket_contracts::envelope::Key;
 use eventicket_contracts::payments::FailedRefund;
 use eventicket_contracts::{CustomerId, SagaId, Timestamp};
-use serde_json::Value;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
@@ -21,7 +21,7 @@ const SWEEP: i64 = 1_000;
 pub(crate) struct SagaStart {
     pub id: SagaId,
     pub customer: CustomerId,
-    pub input: Value,
+    pub input: Json,
 }
 
 /// What a look at a refund came to.

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::world::{Hold, PRICE, World, code, fence_item, item, refunded};
 
 fn done(amount: Option<Money>) -> Recorded {
-    Recorded::Done(json!({ "amount": amount }))
+    Recorded::Done(json!({ "amount": amount }).into())
 }
 
 #[tokio::test]

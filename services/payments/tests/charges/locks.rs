@@ -50,6 +50,7 @@ async fn rule_01_a_webhook_changes_a_charge_under_the_lock_of_the_saga() {
     let mut w = World::new().await;
     let key = w.key();
     let Answer::Pending(told) = w.charged(&key, "pm_card_action_required").await else { panic!("not pending") };
+    let told = told.value();
     let id = told["intent"].as_str().unwrap();
     w.mock_form(&format!("/test/payment_intents/{id}/succeed"), &[]).await;
     let metadata = json!({ "saga": key.saga, "step": key.step, "round": "1" });

@@ -30,7 +30,7 @@ impl Orchestrator {
                 let mut asked: Envelope<StartSaga> = serde_json::from_slice(&message.payload).unwrap();
                 let start = asked.items.pop().unwrap();
                 assert_eq!(start.definition, FAILED_REFUND);
-                let started = StartAnswer::Started { id: start.id, created: true, view: Value::Null };
+                let started = StartAnswer::Started { id: start.id, created: true, view: Value::Null.into() };
                 let busy = StartAnswer::Busy { retry_after_ms: 1 };
                 let answer = if answering.load(Ordering::SeqCst) { started } else { busy };
                 let answer = Envelope::new(vec![AnsweredStart { id: start.id, answer }]);

@@ -1,10 +1,10 @@
 //! Charges that wait for a bank or a customer.
 
-use eventicket_contracts::codes;
 use eventicket_contracts::envelope::{Answer, Half};
+use eventicket_contracts::{Json, codes};
 use eventicket_mock_gateway::ledger::Status;
 use eventicket_payments::State;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::world::{PATIENCE, PRICE, World, code, refunded};
 
@@ -14,7 +14,7 @@ async fn rule_06_pending_is_told_when_it_is_news_and_who_asks_again_has_the_gate
     let key = w.key();
     let pending = w.charged(&key, "pm_card_action_required").await;
     let Answer::Pending(told) = &pending else { panic!("{pending:?}") };
-    assert_eq!(told["intent"], json!(w.ledger().intents[0].id));
+    assert_eq!(told.value()["intent"], json!(w.ledger().intents[0].id));
     assert_eq!(w.charged(&key, "pm_card_action_required").await, pending, "nothing is new");
     assert_eq!(w.act(&pending, "complete").await, 200);
     assert!(matches!(w.charged(&key, "pm_card_action_required").await, Answer::Done(_)), "asked, it is known at once");
@@ -51,8 +51,8 @@ async fn rule_05_an_intent_that_is_processing_is_pending_and_its_undo_waits_for_
     w.mock_settings(json!({ "settle_ms": 3_600_000 })).await;
     let key = w.key();
     let pending = w.charged(&key, "pm_card_processing").await;
-    assert!(matches!(&pending, Answer::Pending(told) if told["next_action"].is_null()), "{pending:?}");
-    assert_eq!(w.undone(&key).await, Answer::Pending(Value::Null), "it cannot be cancelled now");
+    assert!(matches!(&pending, Answer::Pending(told) if told.value()["next_action"].is_null()), "{pending:?}");
+    assert_eq!(w.undone(&key).await, Answer::Pending(Json::NULL), "it cannot be cancelled now");
     let intent = w.ledger().intents.remove(0).id;
     w.mock_form(&format!("/test/payment_intents/{intent}/succeed"), &[]).await;
     w.send_undo(&key).await;

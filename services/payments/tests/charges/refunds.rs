@@ -112,7 +112,7 @@ async fn fails_later(webhooks: bool) {
     orchestrator.answers(true);
     let again = orchestrator.start().await;
     assert_eq!((first.id, &first.input), (again.id, &again.input), "until it is answered, under one id");
-    let failed: FailedRefund = serde_json::from_value(first.input).unwrap();
+    let failed: FailedRefund = first.input.read().unwrap();
     let refund = w.ledger().refunds.remove(0);
     assert_eq!((failed.booking, failed.step.as_str(), failed.round), (key.saga, "PAY", 1));
     assert_eq!((failed.customer, failed.amount), (w.customer, PRICE));

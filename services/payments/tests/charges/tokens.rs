@@ -129,7 +129,7 @@ impl Sagas {
     async fn hear(&mut self, Reply { key, half, answer, .. }: Reply) {
         let round = self.rounds.get_mut(&key).expect("a round of ours");
         if let Answer::Pending(told) = &answer {
-            if half == Half::Do && !told["next_action"].is_null() && !round.acted {
+            if half == Half::Do && !told.value()["next_action"].is_null() && !round.acted {
                 // It may have been done before a crash, so that the page refuses it.
                 let status = self.w.act(&answer, "complete").await;
                 round.acted = status == 200;

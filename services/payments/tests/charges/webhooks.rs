@@ -17,7 +17,7 @@ fn intent(key: &Key, id: &str, status: &str) -> Value {
 async fn pending(w: &mut World) -> (Key, String) {
     let key = w.key();
     let Answer::Pending(told) = w.charged(&key, "pm_card_action_required").await else { panic!("not pending") };
-    (key, told["intent"].as_str().unwrap().to_owned())
+    (key, told.value()["intent"].as_str().unwrap().to_owned())
 }
 
 #[tokio::test]
@@ -128,7 +128,7 @@ async fn rule_05_an_intent_that_is_not_the_rounds_own_is_never_committed_and_its
     assert_eq!(w.rows().await[0].intent, None);
     w.gate.release();
     let Answer::Done(charged) = w.answer(&key, Half::Do).await else { panic!("not charged") };
-    assert_ne!(charged["intent"], json!(stray));
+    assert_ne!(charged.value()["intent"], json!(stray));
     let other = Key { step: stray.clone(), ..key.clone() };
     let given_back = async {
         while !w.rows().await.iter().any(|row| row.key == other && row.state == State::Refunded) {

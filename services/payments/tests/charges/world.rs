@@ -142,6 +142,7 @@ impl World {
     /// The customer does, or refuses, what a pending charge asks for; the status of the page that answers.
     pub async fn act(&self, pending: &Answer, what: &str) -> u16 {
         let Answer::Pending(pending) = pending else { panic!("not pending: {pending:?}") };
+        let pending = pending.value();
         let page = pending["next_action"]["url"].as_str().expect("something to do");
         reqwest::Client::new().post(format!("{page}/{what}")).send().await.unwrap().status().as_u16()
     }
@@ -229,7 +230,7 @@ impl World {
 
     pub async fn fence_answer(&mut self, key: &Key) -> Fenced {
         match self.answer(key, Half::Fence).await {
-            Answer::Done(fenced) => serde_json::from_value(fenced).unwrap(),
+            Answer::Done(fenced) => fenced.read().unwrap(),
             other => panic!("{other:?}"),
         }
     }
@@ -389,11 +390,11 @@ impl Drop for World {
 
 pub fn item(key: &Key, half: Half, body: &Value, deadline: Option<Timestamp>) -> Item {
     let body = RawValue::from_string(body.to_string()).unwrap();
-    Item { key: key.clone(), half, attempt: 1, deadline, trace: None, body }
+    Item { key: key.clone(), half, attempt: 1, deadline, trace: None, body: body.into() }
 }
 
 pub fn fence_item(key: &Key, id: u32, undo: bool) -> Item {
-    let fence = Fence { id, action: "charge".into(), undo, body: Value::Null };
+    let fence = Fence { id, action: "charge".into(), undo, body: Value::Null.into() };
     item(key, Half::Fence, &serde_json::to_value(fence).unwrap(), None)
 }
 

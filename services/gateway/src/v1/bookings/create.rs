@@ -12,7 +12,7 @@ use eventicket_contracts::events::SeatLabel;
 use eventicket_contracts::sagas::{
     BOOKING, BookedItem, BookingInput, BookingStatus, BookingView, RefundStatus, StartAnswer, StartSaga, surely_called,
 };
-use eventicket_contracts::{BookingId, CustomerId, EventId, Money, SagaId, TicketTypeId, Timestamp};
+use eventicket_contracts::{BookingId, CustomerId, EventId, Json, Money, SagaId, TicketTypeId, Timestamp};
 use eventicket_kit::seal::SealKeys;
 use eventicket_kit::{FieldError, Problem};
 use serde::Deserialize;
@@ -181,7 +181,7 @@ pub async fn create(
         owner: Some(caller.id),
         idempotency: body.idempotency,
         event: Some(input.event),
-        input: serde_json::to_value(&input).map_err(|_| Problem::internal())?,
+        input: Json::of(&input).map_err(|_| Problem::internal())?,
         give_up_at: now.plus(PATIENCE),
         trace: Some(trace.traceparent()),
         blind: wait.duration().is_some(),
@@ -201,7 +201,7 @@ pub async fn create(
     let (id, booking) = match waiting {
         Some((patience, waiter)) if created => (start.id, told(&app, start.id, &input, waiter, patience).await?),
         waiting => {
-            let mut known = view_of(known)?;
+            let mut known = view_of(&known)?;
             if let Some((patience, _)) = waiting {
                 known = first_settled(&app, known, patience).await;
             }

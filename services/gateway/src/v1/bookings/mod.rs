@@ -11,9 +11,8 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use eventicket_contracts::sagas::{Act, ActAnswer, Action, BookingStatus, BookingView, GetBooking};
-use eventicket_contracts::{BookingId, CustomerId, codes};
+use eventicket_contracts::{BookingId, CustomerId, Json, codes};
 use eventicket_kit::{FieldError, Problem};
-use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -68,7 +67,7 @@ async fn act(app: &App, id: BookingId, caller: Caller, action: Action, trace: St
         trace: Some(trace),
     };
     match app.backend.act(&act).await? {
-        ActAnswer::Done { view, repeated } => Ok(Acted { booking: view_of(view)?, repeated }),
+        ActAnswer::Done { view, repeated } => Ok(Acted { booking: view_of(&view)?, repeated }),
         ActAnswer::NotFound => Err(Problem::not_found()),
         ActAnswer::Conflict { code, .. } if code == codes::KEY_REUSED => Err(backend::key_reused()),
         ActAnswer::Conflict { code, message } => {
@@ -77,8 +76,8 @@ async fn act(app: &App, id: BookingId, caller: Caller, action: Action, trace: St
     }
 }
 
-fn view_of(view: Value) -> Result<BookingView, Problem> {
-    BookingView::deserialize(view).map_err(|error| {
+fn view_of(view: &Json) -> Result<BookingView, Problem> {
+    view.read().map_err(|error| {
         tracing::error!(%error, "a booking's view cannot be read");
         Problem::internal()
     })

@@ -65,7 +65,7 @@ pub async fn pay(
     }
     let idempotency = body.idempotency.ok_or_else(idempotency::required)?;
     let method = PaymentMethod { method: app.seal.seal(caller.id, &method) };
-    let payload = serde_json::to_value(method).map_err(|_| Problem::internal())?;
+    let payload = eventicket_contracts::Json::of(&method).map_err(|_| Problem::internal())?;
     // The key is stored with the saga, in the signal's own transaction.
     let signal = Action::Signal { name: PAYMENT_METHOD.to_owned(), payload, idempotency: Some(idempotency) };
     let waiter = wait.duration().map(|_| app.status.wait(id));

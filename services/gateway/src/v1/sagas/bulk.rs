@@ -131,7 +131,7 @@ impl NewBulk {
         }
         let action = match self.action {
             ActionName::Retry => Action::Retry,
-            ActionName::Skip => Action::Skip { output: self.output.unwrap_or_default() },
+            ActionName::Skip => Action::Skip { output: self.output.unwrap_or_default().into() },
             ActionName::Cancel => Action::Cancel,
             ActionName::Compensate => Action::Compensate,
             ActionName::Pause => Action::Pause,

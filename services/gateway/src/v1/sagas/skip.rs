@@ -50,5 +50,5 @@ pub async fn skip(
     body: JsonBody<Skip>,
 ) -> Result<Json<SagaDetail>, Problem> {
     let Skip { reason, output } = body.value;
-    act(&app, id, &operator, Action::Skip { output }, reason, &trace).await
+    act(&app, id, &operator, Action::Skip { output: output.into() }, reason, &trace).await
 }

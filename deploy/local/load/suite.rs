@@ -13,7 +13,7 @@ use super::report::{Report, SlowGateway, Waiting, html, text};
 use super::rush;
 use super::schedule::{Phase, Schedule};
 use super::tally::Tally;
-use super::trial::{Local, Trial};
+use super::trial::Trial;
 use super::watch::Sample;
 use super::watch::metrics::SAGAS_COMPENSATED;
 use crate::output;
@@ -173,25 +173,15 @@ impl Suite {
         Ok(self.audited(&trial, report).await)
     }
 
+    /// The same free and paid bookings twice, beside a quick payment gateway and beside a slow one.
     async fn slow_gateway(&self) -> anyhow::Result<Report> {
-        let free = self.order.at(self.low).free();
-        let mut trial = free.prepare(&self.home).await?;
-        let (before, _) = trial.run(&Schedule::steady(free.rate, self.duration)).await?;
-        let paid = self.order.at(SLOW_RATE);
-        let mut beside = paid.prepare(&self.home).await?;
-        let local = trial.local.as_ref().context("the payment gateway's settings are not ours to change")?;
-        set_latency(local, SLOW_MS).await?;
-        // The paid bookings begin first and end last.
-        let (lead, schedule) = (Duration::from_secs(5), Schedule::steady(free.rate, self.duration));
-        let longer = Schedule::steady(paid.rate, self.duration + lead * 2);
-        let later = async {
-            tokio::time::sleep(lead).await;
-            trial.run(&schedule).await
-        };
-        let (beside, measured) = tokio::join!(beside.run(&longer), later);
-        let local = trial.local.as_ref().context("the platform is gone")?;
-        set_latency(local, 0).await?;
-        let ((mut report, _), _) = (measured?, beside?);
+        let (free, paid) = (self.order.at(self.low).free(), self.order.at(SLOW_RATE));
+        let (mut trial, mut beside) = (free.prepare(&self.home).await?, paid.prepare(&self.home).await?);
+        let before = self.free_beside(&mut trial, &mut beside).await?;
+        set_latency(&trial, SLOW_MS).await?;
+        let measured = self.free_beside(&mut trial, &mut beside).await;
+        set_latency(&trial, 0).await?;
+        let mut report = measured?;
         let p99 = |report: &Report| report.load().map_or(0.0, |phase| phase.latency.p99);
         report.slow_gateway = Some(SlowGateway {
             latency_ms: SLOW_MS,
@@ -200,6 +190,20 @@ impl Suite {
             p99_beside: p99(&report),
         });
         Ok(self.audited(&trial, report).await)
+    }
+
+    /// Runs one beside another, which begins first and ends last.
+    async fn free_beside(&self, trial: &mut Trial, other: &mut Trial) -> anyhow::Result<Report> {
+        let lead = Duration::from_secs(5);
+        let longer = Schedule::steady(SLOW_RATE, self.duration + lead * 2);
+        let schedule = Schedule::steady(self.low, self.duration);
+        let later = async {
+            tokio::time::sleep(lead).await;
+            trial.run(&schedule).await
+        };
+        let (beside, measured) = tokio::join!(other.run(&longer), later);
+        beside?;
+        Ok(measured?.0)
     }
 
     async fn waiting(&self) -> anyhow::Result<Report> {
@@ -268,7 +272,8 @@ pub fn read(file: &Path) -> anyhow::Result<Report> {
 }
 
 /// Sets how long each change at the mock payment gateway takes.
-async fn set_latency(local: &Local, ms: u64) -> anyhow::Result<()> {
+async fn set_latency(trial: &Trial, ms: u64) -> anyhow::Result<()> {
+    let local = trial.local.as_ref().context("the payment gateway's settings are not ours to change")?;
     let http = reqwest::Client::builder().no_proxy().build()?;
     let at = format!("{}/test/settings", local.platform.payment_gateway_url);
     let asked = http.post(at).bearer_auth(&local.settings.payment_gateway_key).json(&json!({"latency_ms": ms}));

@@ -1,7 +1,7 @@
 //! What a replica tells of itself and of its sagas. Metrics are looked up once, not for each saga.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use eventicket_contracts::metrics as names;
 use eventicket_saga::{Entry, State, What};
@@ -14,6 +14,10 @@ use super::row::Row;
 
 /// How often the unfinished sagas are counted.
 const EVERY: Duration = Duration::from_secs(15);
+/// How many of them are counted at once.
+const SLICE: i64 = 2_000;
+/// How many times as long as it took to count them nothing is counted then.
+const REST: u32 = 9;
 /// The states of a breaker.
 const BREAKERS: [&str; 3] = ["closed", "open", "half_open"];
 
@@ -149,10 +153,27 @@ fn cached<'a, T>(map: &'a mut HashMap<String, T>, key: &str, make: impl FnOnce()
     map.entry(key.to_owned()).or_insert_with(make)
 }
 
+/// Where all unfinished sagas stand, and the number of those that are marked. Looked at in slices, since a database that
+/// counts a hundred thousand rows at once keeps a core from everybody else for a while.
+async fn counted(pool: &PgPool) -> Result<(BTreeMap<journal::Standing, i64>, i64), sqlx::Error> {
+    let (mut standings, mut slice) = (BTreeMap::new(), journal::Slice::next(pool, None, SLICE).await?);
+    while let Some(part) = slice {
+        let begun = Instant::now();
+        for (standing, number) in journal::standings(pool, part).await? {
+            *standings.entry(standing).or_default() += number;
+        }
+        slice = journal::Slice::next(pool, slice, SLICE).await?;
+        if slice.is_some() {
+            tokio::time::sleep(begun.elapsed() * REST).await;
+        }
+    }
+    Ok((standings, journal::marked(pool).await?))
+}
+
 async fn count_sagas(pool: PgPool, shutdown: CancellationToken) {
     let (mut told, marked) = (BTreeMap::<journal::Standing, Gauge>::new(), gauge!(names::SAGAS_ATTENTION));
     loop {
-        match journal::standings(&pool).await {
+        match counted(&pool).await {
             Ok((standings, attention)) => {
                 marked.set(attention as f64);
                 for (standing, number) in &standings {

@@ -25,8 +25,10 @@ const LOOK: Duration = Duration::from_millis(500);
 const LAPSE: Duration = Duration::from_secs(2);
 /// Sagas that are adopted or sent again in one page.
 const PAGE: i64 = 500;
-/// Looks between two for sagas whose dispatcher nobody knows.
+/// Looks between the beginnings of two sweeps for sagas whose dispatcher nobody knows.
 const SWEEP_EVERY: u32 = 20;
+/// Unfinished sagas that a sweep passes in one look: some milliseconds of the database's time.
+const SLICE: i64 = 5_000;
 
 /// Commands in flight by service, over all replicas.
 pub type Outstanding = BTreeMap<String, i64>;
@@ -94,14 +96,17 @@ impl Watch {
             seen: tell,
         };
         let _beating = AbortOnDrop(tokio::spawn(heart.run(shutdown.clone())));
-        let mut streams = HashMap::new();
+        let (mut streams, mut sweep) = (HashMap::new(), None);
         let mut looks = 0_u32;
         let mut tick = tokio::time::interval(LOOK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! { _ = tick.tick() => {}, () = shutdown.cancelled() => return }
             let all = seen.borrow_and_update().clone();
-            if let Err(error) = self.look_after(&all, looks.is_multiple_of(SWEEP_EVERY)).await {
+            if looks.is_multiple_of(SWEEP_EVERY) && sweep.is_none() {
+                sweep = Some(Sweep { stuck: self.stuck.known(true), passed: None });
+            }
+            if let Err(error) = self.look_after(&all, &mut sweep).await {
                 tracing::warn!(%error, "the sagas of other replicas cannot be looked after");
             }
             if looks.is_multiple_of(2) && self.lost_stream(&mut streams).await {
@@ -115,16 +120,21 @@ impl Watch {
         }
     }
 
-    async fn look_after(&self, all: &[Beat], sweep: bool) -> Result<(), sqlx::Error> {
+    async fn look_after(&self, all: &[Beat], sweep: &mut Option<Sweep>) -> Result<(), sqlx::Error> {
         if all.is_empty() {
             return Ok(()); // no beat yet, or not for long: nobody is judged
         }
         let (living, dead): (Vec<_>, Vec<_>) = all.iter().partition(|b| b.name == self.name || b.silent < LAPSE);
-        if dead.is_empty() && !sweep {
-            return Ok(());
-        }
         let names = |beats: Vec<&Beat>| beats.into_iter().map(|b| b.name).collect::<Vec<Uuid>>();
-        if self.adopt(&names(living), sweep).await? {
+        let living = names(living);
+        if let Some(Sweep { stuck, passed }) = sweep.as_mut().filter(|_| dead.is_empty()) {
+            *passed = journal::Slice::next(&self.pool, *passed, SLICE).await?;
+            match passed {
+                Some(slice) => drop(self.adopt(&living, *slice, stuck, true).await?),
+                None => *sweep = None,
+            }
+        }
+        if !dead.is_empty() && self.adopt(&living, journal::Slice::ALL, &self.stuck.known(false), false).await? {
             for counts in journal::bury(&self.pool, &names(dead), LAPSE).await? {
                 let _ = self.inherit.send(parse(&counts)).await;
             }
@@ -132,12 +142,18 @@ impl Watch {
         Ok(())
     }
 
-    /// Adopts all orphans, page by page as fast as turns take them; true where there was none but those that are stuck.
-    async fn adopt(&self, living: &[Uuid], sweep: bool) -> Result<bool, sqlx::Error> {
-        let stuck = self.stuck.known(sweep);
-        let (mut after, mut none) = (None, true);
+    /// Adopts the orphans of a slice, page by page as fast as turns take them; true where there was none but those that
+    /// are stuck, which only a sweep tries again.
+    async fn adopt(
+        &self,
+        living: &[Uuid],
+        mut slice: journal::Slice,
+        stuck: &HashSet<SagaId>,
+        sweep: bool,
+    ) -> Result<bool, sqlx::Error> {
+        let mut none = true;
         loop {
-            let orphans = journal::orphans(&self.pool, living, after, PAGE).await?;
+            let orphans = journal::orphans(&self.pool, living, slice, PAGE).await?;
             let Some(last) = orphans.last().copied() else { return Ok(none) };
             let others = orphans.iter().filter(|saga| !stuck.contains(*saga)).count();
             if others > 0 {
@@ -147,7 +163,7 @@ impl Watch {
             for saga in orphans.into_iter().filter(|saga| sweep || !stuck.contains(saga)) {
                 let _ = self.poke.send(Work::Adopt(saga)).await;
             }
-            after = Some(last);
+            slice = slice.behind(last);
         }
     }
 
@@ -181,6 +197,12 @@ impl Watch {
         }
         lost
     }
+}
+
+/// A look at all unfinished sagas that takes several looks.
+struct Sweep {
+    stuck: HashSet<SagaId>,
+    passed: Option<journal::Slice>,
 }
 
 /// The part that beats.

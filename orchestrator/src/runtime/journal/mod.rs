@@ -6,7 +6,9 @@ mod replicas;
 mod writes;
 
 pub use breakers::{StoredBreaker, breakers, force_breaker, held, set_breaker};
-pub use reads::{Standing, histories, history, known, list, load, of_owner, orphans, own, page, standings, version};
+pub use reads::{
+    Slice, Standing, histories, history, known, list, load, marked, of_owner, orphans, own, page, standings, version,
+};
 pub use replicas::{Beat, beat, bury, count, counts, retire};
 pub use writes::{Shown, Write, store, write};
 

@@ -1,6 +1,6 @@
 //! Sagas are read: by id, by key, in lists, and those that a replica looks after.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use eventicket_contracts::sagas::ListSagas;
 use eventicket_contracts::{CustomerId, SagaId, Timestamp};
@@ -148,31 +148,62 @@ pub async fn histories(pool: &PgPool, ids: &[SagaId]) -> Result<HashMap<SagaId, 
 /// Where unfinished sagas stand: definition, state and step.
 pub type Standing = [String; 3];
 
-/// How many unfinished sagas stand where, and how many are marked for an operator.
-pub async fn standings(pool: &PgPool) -> Result<(BTreeMap<Standing, i64>, i64), sqlx::Error> {
-    let rows: Vec<(String, String, String, i64)> = sqlx::query_as(
-        "SELECT definition, state, coalesce(step, ''), count(*) FROM unfinished JOIN sagas USING (id) GROUP BY 1, 2, 3",
-    )
-    .fetch_all(pool)
-    .await?;
-    let marked = sqlx::query_scalar("SELECT count(*) FROM sagas WHERE attention").fetch_one(pool).await?;
-    let standing = |(definition, state, step, number)| ([definition, state, step], number);
-    Ok((rows.into_iter().map(standing).collect(), marked))
+/// A part of the unfinished sagas: those with greater ids than `after`, up to `until`.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice {
+    after: Uuid,
+    until: Uuid,
 }
 
-/// Unfinished sagas whose dispatcher is not among the living, oldest first.
-pub async fn orphans(
-    pool: &PgPool,
-    living: &[Uuid],
-    after: Option<SagaId>,
-    limit: i64,
-) -> Result<Vec<SagaId>, sqlx::Error> {
+impl Slice {
+    /// All of them.
+    pub const ALL: Self = Self { after: Uuid::nil(), until: Uuid::max() };
+
+    /// What of it is behind a saga.
+    pub fn behind(self, saga: SagaId) -> Self {
+        Self { after: saga.0, ..self }
+    }
+
+    /// The first `size` of those behind a slice, or of all; `None` where there are no more. Looks at the index only.
+    pub async fn next(pool: &PgPool, behind: Option<Self>, size: i64) -> Result<Option<Self>, sqlx::Error> {
+        let after = behind.map_or(Uuid::nil(), |slice| slice.until);
+        if after == Uuid::max() {
+            return Ok(None);
+        }
+        let last = "SELECT id FROM unfinished WHERE id > $1 ORDER BY id OFFSET $2 LIMIT 1";
+        let last: Option<Uuid> = sqlx::query_scalar(last).bind(after).bind(size - 1).fetch_optional(pool).await?;
+        Ok(Some(Self { after, until: last.unwrap_or(Uuid::max()) }))
+    }
+}
+
+/// How many unfinished sagas of a slice stand where.
+pub async fn standings(pool: &PgPool, slice: Slice) -> Result<Vec<(Standing, i64)>, sqlx::Error> {
+    let rows: Vec<(String, String, String, i64)> = sqlx::query_as(
+        "SELECT definition, state, coalesce(step, ''), count(*) FROM unfinished JOIN sagas USING (id)
+         WHERE id > $1 AND id <= $2 GROUP BY 1, 2, 3",
+    )
+    .bind(slice.after)
+    .bind(slice.until)
+    .fetch_all(pool)
+    .await?;
+    let standing = |(definition, state, step, number)| ([definition, state, step], number);
+    Ok(rows.into_iter().map(standing).collect())
+}
+
+/// How many sagas are marked for an operator.
+pub async fn marked(pool: &PgPool) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT count(*) FROM sagas WHERE attention").fetch_one(pool).await
+}
+
+/// Unfinished sagas of a slice whose dispatcher is not among the living, oldest first.
+pub async fn orphans(pool: &PgPool, living: &[Uuid], slice: Slice, limit: i64) -> Result<Vec<SagaId>, sqlx::Error> {
     let ids: Vec<Uuid> = sqlx::query_scalar(
         "SELECT id FROM unfinished JOIN sagas USING (id)
-         WHERE NOT dispatcher = ANY($1) AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3",
+         WHERE NOT dispatcher = ANY($1) AND id > $2 AND id <= $3 ORDER BY id LIMIT $4",
     )
     .bind(living)
-    .bind(after.map(|a| a.0))
+    .bind(slice.after)
+    .bind(slice.until)
     .bind(limit)
     .fetch_all(pool)
     .await?;

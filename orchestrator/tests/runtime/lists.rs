@@ -2,6 +2,7 @@
 
 use eventicket_contracts::sagas::{LIST_SAGAS, ListSagas, Page, SagaSummary, StartAnswer};
 use eventicket_contracts::{CustomerId, SagaId};
+use eventicket_orchestrator::runtime::journal::{self, Slice};
 use serde_json::json;
 
 use crate::bench::Bench;
@@ -56,6 +57,34 @@ async fn what_needs_attention_is_found_with_its_reason() {
     let done = bench.started(json!({})).await;
     bench.completed(&[done]).await;
     assert_eq!(found(&bench, state("unfinished")).await, [well, marked]);
+    bench.ctx.shutdown.cancel();
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slices_hold_each_unfinished_saga_once() {
+    let bench = Bench::new().await;
+    let (_desk, replica) = (bench.desk(), bench.replica(&[1]).await);
+    let mut waiting = Vec::new();
+    for _ in 0..5 {
+        waiting.push(bench.started(json!({"wait": true})).await);
+    }
+    bench.until(&waiting, |row| row.saga.at == 1).await;
+    let done = bench.started(json!({})).await;
+    bench.completed(&[done]).await;
+
+    let pool = &bench.pool;
+    for (size, expected) in [(1, vec![1, 1, 1, 1, 1, 0]), (2, vec![2, 2, 1]), (5, vec![5, 0]), (6, vec![5])] {
+        let (mut counts, mut unled, mut slice) = (Vec::new(), Vec::new(), None);
+        while let Some(next) = Slice::next(pool, slice, size).await.unwrap() {
+            let standings = journal::standings(pool, next).await.unwrap();
+            assert!(standings.iter().all(|([definition, state, _], _)| definition == "visit" && state == "waiting"));
+            counts.push(standings.iter().map(|(_, number)| number).sum::<i64>());
+            unled.extend(journal::orphans(pool, &[], next, 100).await.unwrap());
+            slice = Some(next);
+        }
+        assert_eq!((counts, &unled), (expected, &waiting), "{size} in a slice");
+    }
     bench.ctx.shutdown.cancel();
     replica.stop().await;
 }

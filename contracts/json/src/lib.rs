@@ -4,12 +4,13 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// Where serde_json gives up.
-const MAX_DEPTH: usize = 128;
+/// From here on one nests too deep: it is shown within other JSON, which serde_json reads down to 127.
+const MAX_DEPTH: usize = 120;
 
 /// A JSON value as text, shared by its copies. Two are equal where their values are, however they are written.
 #[derive(Clone, Default)]
@@ -58,10 +59,14 @@ impl Json {
         Box::<RawValue>::deserialize(from).map(Self::from)
     }
 
-    /// Whether it can be read as a tree. Nearly all have too few brackets to be too deep, and are not read for it.
-    fn shallow(&self) -> serde_json::Result<()> {
+    /// Whether it has at most so many arrays and objects one in the other. Nearly all have too few brackets for more, and
+    /// are not read for it.
+    ///
+    /// # Errors
+    /// It nests deeper than serde_json reads.
+    pub fn nests_within(&self, most: usize) -> serde_json::Result<bool> {
         let opened = self.text().bytes().filter(|byte| matches!(byte, b'[' | b'{')).count();
-        if opened < MAX_DEPTH { Ok(()) } else { self.read::<Value>().map(drop) }
+        Ok(opened <= most || nests_within(most, &self.read()?))
     }
 
     fn raw(&self) -> &RawValue {
@@ -100,18 +105,29 @@ impl Serialize for Json {
     }
 }
 
-/// One that nests too deep to be a tree is refused.
+/// One that nests too deep is refused.
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let json = Self::of_any_depth(from)?;
-        json.shallow().map_err(serde::de::Error::custom)?;
-        Ok(json)
+        match json.nests_within(MAX_DEPTH - 1) {
+            Ok(true) => Ok(json),
+            Ok(false) => Err(D::Error::custom("it nests too deep")),
+            Err(error) => Err(D::Error::custom(error)),
+        }
     }
 }
 
 impl fmt::Debug for Json {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.text())
+    }
+}
+
+fn nests_within(most: usize, value: &Value) -> bool {
+    match value {
+        Value::Array(items) => most > 0 && items.iter().all(|item| nests_within(most - 1, item)),
+        Value::Object(fields) => most > 0 && fields.values().all(|field| nests_within(most - 1, field)),
+        _ => true,
     }
 }
 

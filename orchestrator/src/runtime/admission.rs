@@ -126,10 +126,9 @@ fn called<'a>(definition: &'a Definition, saga: &Saga) -> BTreeSet<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use eventicket_saga::Json;
     use eventicket_saga::definition::{Call, Command, Step};
     use serde_json::json;
-
-    use eventicket_saga::Json;
 
     #[test]
     fn rule_12_starts_give_way_first_then_steps_and_a_share_is_kept_for_undos() {

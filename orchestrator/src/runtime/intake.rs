@@ -28,8 +28,7 @@ const MAX_REPLIES: usize = 512;
 const MAX_OTHERS: usize = 4_096;
 /// When a refused start is worth another try.
 pub const RETRY_AFTER: Duration = Duration::from_millis(500);
-/// How deep the output may nest that an operator brings: a saga keeps it inside of its own JSON, which is read again
-/// only where it nests less than 128 deep.
+/// How deep the output may nest that an operator brings: much less than what can be shown within other JSON.
 const MAX_DEPTH: usize = 64;
 /// Queue group of the orchestrator's replicas.
 const GROUP: &str = "orchestrator";
@@ -237,18 +236,10 @@ async fn take_acts(nats: Nats, mut sub: async_nats::Subscriber, out: mpsc::Sende
 fn action(payload: &[u8]) -> Result<Act, String> {
     let act: Act = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
     match &act.action {
-        Action::Skip { output } if !output.read().is_ok_and(|output| nests_within(MAX_DEPTH, &output)) => {
+        Action::Skip { output } if !output.nests_within(MAX_DEPTH).unwrap_or(false) => {
             Err(format!("the output nests deeper than {MAX_DEPTH}"))
         }
         _ => Ok(act),
-    }
-}
-
-fn nests_within(most: usize, value: &Value) -> bool {
-    match value {
-        Value::Array(items) => most > 0 && items.iter().all(|item| nests_within(most - 1, item)),
-        Value::Object(fields) => most > 0 && fields.values().all(|field| nests_within(most - 1, field)),
-        _ => true,
     }
 }
 

@@ -10,7 +10,6 @@ use eventicket_orchestrator::sagas::{Catalogue, Kind, RowView};
 use eventicket_saga::definition::Call;
 use eventicket_saga::testing::{Behaviour, Message, Play};
 use eventicket_saga::{Command, Definition, Half, Input, Json, Phase, Retry, State, Status, Step};
-use serde_json::Value;
 
 use super::{Case, each, samples};
 
@@ -122,7 +121,7 @@ fn rule_07_a_lost_answer_of_a_payment_is_asked_for_again_also_after_the_holds_en
 #[test]
 fn rule_17_a_definition_that_names_what_the_wire_does_not_know_is_refused() {
     let known = |service: &str, action: &str| Service::named(service).is_some_and(|s| s.actions().contains(&action));
-    let call = |service: &str, action: &str| Call::new(service, action, |_| Ok(Value::Null.into()));
+    let call = |service: &str, action: &str| Call::new(service, action, |_| Ok(Json::NULL));
     let kind = |effect, undo| {
         let steps = vec![Step::command("A", Command::new(effect).undo(undo))];
         let definition = Definition { name: "new".into(), version: 1, steps, deadlines: vec![] };

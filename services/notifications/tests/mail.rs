@@ -98,7 +98,7 @@ impl Stage {
     }
 
     async fn fence(&self, key: &Key, id: u32, undo: bool) -> Fenced {
-        let body = Fence { id, action: "send".into(), undo, body: Value::Null.into() };
+        let body = Fence { id, action: "send".into(), undo, body: Json::NULL };
         let answer = self.send(FENCE, key, Half::Fence, json!(body)).await;
         let Answer::Done(fenced) = answer else { panic!("{answer:?}") };
         fenced.read().unwrap()

@@ -270,7 +270,7 @@ fn rule_01_an_undo_closes_every_state_and_never_changes_an_answer_that_was_given
 
 #[test]
 fn rule_13_a_fence_closes_what_is_under_way_and_tells_the_rest() {
-    let ask = |undo| Fence { id: 1, action: "charge".into(), undo, body: serde_json::Value::Null.into() };
+    let ask = |undo| Fence { id: 1, action: "charge".into(), undo, body: Json::NULL };
     for (state, alone) in State::ALL.into_iter().flat_map(|state| [(state, true), (state, false)]) {
         let before = charge(state);
         let after = fence(&before, &ask(!alone), asker(1));
@@ -304,7 +304,7 @@ fn rule_13_a_fence_closes_what_is_under_way_and_tells_the_rest() {
 
 #[test]
 fn rule_13_a_fence_that_meets_a_refund_is_answered_when_its_end_is_known() {
-    let ask = Fence { id: 4, action: "charge".into(), undo: true, body: serde_json::Value::Null.into() };
+    let ask = Fence { id: 4, action: "charge".into(), undo: true, body: Json::NULL };
     let refunding = Charge { undo_asker: Some(asker(1)), outcome: Some(Outcome::Done), ..charge(State::Refunding) };
     let fenced = fence(&refunding, &ask, asker(7));
     assert_eq!(fenced.fence.as_ref().unwrap().answer, None);

@@ -298,7 +298,7 @@ pub struct SlowGateway {
     pub latency_ms: u64,
     /// Bookings by card that were offered a second beside the free ones.
     pub paid_rate: f64,
-    /// p99 of free bookings while the payment gateway was quick and nothing was paid, ms.
+    /// p99 of free bookings beside the same paid ones while the payment gateway was quick, ms.
     pub p99_before: f64,
     /// p99 of free bookings beside the slow ones, ms.
     pub p99_beside: f64,

@@ -49,7 +49,8 @@ const TARGETS: [Target; 15] = [
     }),
     ("slow-gateway", "a payment gateway at 2 s does not slow free bookings", |r, _| {
         let slow = r.slow_gateway?;
-        let text = format!("p99 {:.0} ms beside, {:.0} ms before", slow.p99_beside, slow.p99_before);
+        let text =
+            format!("p99 {:.0} ms beside a slow one, {:.0} ms beside a quick one", slow.p99_beside, slow.p99_before);
         Some((text, slow.p99_beside <= slow.p99_before * 1.25 + 10.0))
     }),
     ("waiting", "sagas that wait cost no measurable speed", |r, _| {

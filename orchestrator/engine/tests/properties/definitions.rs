@@ -27,11 +27,7 @@ impl Bodies {
         let flaky = |v: &eventicket_saga::View<'_>| {
             if v.saga.seq.is_multiple_of(3) { Err("flaky".to_owned()) } else { Ok(Json::NULL) }
         };
-        Self {
-            sound: Arc::new(|_| Ok(Value::Null.into())),
-            broken: Arc::new(|_| Err("broken".into())),
-            flaky: Arc::new(flaky),
-        }
+        Self { sound: Arc::new(|_| Ok(Json::NULL)), broken: Arc::new(|_| Err("broken".into())), flaky: Arc::new(flaky) }
     }
 
     fn pick(&self, c: &mut Choices) -> Body {

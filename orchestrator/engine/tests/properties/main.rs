@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use chaos::{Chaos, Counts};
 use definitions::Bodies;
+use eventicket_saga::Json;
 use eventicket_saga::testing::{Choices, Play, World};
-use serde_json::Value;
 
 /// Generated runs.
 const RUNS: u64 = 500_000;
@@ -57,7 +57,7 @@ fn run(seed: u64, bodies: &Bodies, world: World, counts: &mut Counts) {
     let mut choices = Choices::random(seed);
     let definition = definitions::definition(&mut choices, bodies);
     let strays = choices.one_in(2);
-    let play = Play::new(&definition, Value::Null.into(), world);
+    let play = Play::new(&definition, Json::NULL, world);
     let mut chaos = Chaos { play, choices, counts, strays, marked: false, by_hand: false };
     chaos.behave();
     if chaos.choices.one_in(8) {

@@ -2,7 +2,7 @@
 
 use super::*;
 use eventicket_saga::testing::Behaviour;
-use eventicket_saga::{Phase, State, Status};
+use eventicket_saga::{Json, Phase, State, Status};
 
 #[test]
 fn rule_04_at_its_end_a_hold_that_nobody_pays_is_given_back() {
@@ -128,7 +128,7 @@ fn rule_04_neither_a_signal_nor_an_operator_starts_a_payment_after_the_end() {
     play.feed(refused(&play, "PAY", Half::Do, false)).unwrap();
     play.now += HOLD;
     assert!(not_now(play.feed(act(OperatorAction::Retry))));
-    assert!(not_now(play.feed(act(OperatorAction::Skip { output: Value::Null.into() }))));
+    assert!(not_now(play.feed(act(OperatorAction::Skip { output: Json::NULL }))));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::*;
 use eventicket_saga::testing::Behaviour;
-use eventicket_saga::{Phase, State, Status};
+use eventicket_saga::{Json, Phase, State, Status};
 
 #[test]
 fn rule_03_confirm_is_sent_without_limit_and_marked_after_five_minutes() {
@@ -46,7 +46,7 @@ fn rule_03_cancels_deadlines_and_operators_wait_for_confirm() {
     assert_eq!(play.feed(Input::Timer).map(|_| play.saga.phase), Ok(Phase::Forward));
     let actions = [
         OperatorAction::Cancel { code: "cancelled".into() },
-        OperatorAction::Skip { output: Value::Null.into() },
+        OperatorAction::Skip { output: Json::NULL },
         OperatorAction::Compensate,
         OperatorAction::Abandon { force: false },
         OperatorAction::Abandon { force: true },
@@ -97,11 +97,7 @@ fn rule_13_a_dead_confirm_is_marked_and_not_sent_again() {
 fn rule_03_a_body_that_can_no_longer_be_built_does_not_unwind_it() {
     let definition = with(booking(), "CONFIRM", |c| {
         let once = |v: &eventicket_saga::View<'_>| v.saga.steps[3].attempts == 0;
-        c.call = Call::new(
-            "bookings",
-            "confirm",
-            move |v| if once(v) { Ok(Value::Null.into()) } else { Err("gone".into()) },
-        );
+        c.call = Call::new("bookings", "confirm", move |v| if once(v) { Ok(Json::NULL) } else { Err("gone".into()) });
     });
     let mut play = reserved(&definition, json!({ "free": true }));
     play.mail.clear();

@@ -1,7 +1,7 @@
 //! Operator actions, and inputs that a state does not allow. `Play` asserts that each refusal leaves the saga unchanged.
 
 use super::*;
-use eventicket_saga::{Phase, Status, What};
+use eventicket_saga::{Json, Phase, Status, What};
 
 #[test]
 fn each_action_is_in_the_history_with_who_and_why() {
@@ -40,7 +40,7 @@ fn an_action_that_does_not_fit_is_refused_and_changes_nothing() {
     for action in [OperatorAction::Pause, OperatorAction::Cancel { code: "x".into() }] {
         assert_eq!(play.feed(act(action)), Err(Illegal::Unwinding));
     }
-    assert_eq!(play.feed(act(OperatorAction::Skip { output: Value::Null.into() })), Err(Illegal::Unwinding));
+    assert_eq!(play.feed(act(OperatorAction::Skip { output: Json::NULL })), Err(Illegal::Unwinding));
     assert_eq!(play.feed(method()), Err(Illegal::NotAwaited("method".into())));
     play.run();
     assert_eq!(play.feed(cancel()), Err(Illegal::Ended));
@@ -52,7 +52,7 @@ fn a_wait_is_not_skipped_and_its_time_out_unwinds() {
     let mut definition = booking();
     definition.steps[1] = Step::wait("AWAIT", "method", Some((SECOND, "too_slow".into())));
     let mut play = reserved(&definition, json!({}));
-    assert!(not_now(play.feed(act(OperatorAction::Skip { output: Value::Null.into() }))));
+    assert!(not_now(play.feed(act(OperatorAction::Skip { output: Json::NULL }))));
     play.now += 1_000;
     assert_eq!(play.feed(method()), Err(Illegal::NotAwaited("method".into())), "it is over, though no timer has fired");
     play.run();
@@ -67,14 +67,14 @@ fn what_comes_after_the_point_of_no_return_may_be_skipped() {
     play.deliver(0);
     assert!(matches!(play.status("NOTIFY"), Status::Sent(_)));
     play.mail.clear();
-    play.feed(act(OperatorAction::Skip { output: Value::Null.into() })).unwrap();
+    play.feed(act(OperatorAction::Skip { output: Json::NULL })).unwrap();
     play.run();
     assert_eq!((play.saga.phase, play.status("NOTIFY")), (Phase::Completed, Status::Skipped));
 }
 
 #[test]
 fn a_definition_that_the_engine_cannot_keep_is_unsound() {
-    let call = || Call::new("x", "do", |_| Ok(Value::Null.into()));
+    let call = || Call::new("x", "do", |_| Ok(Json::NULL));
     let back = |c: &mut Command| c.on_rejection = OnRejection::BackTo { wait: "AWAIT".into(), rounds: 2 };
     let unsound = |d: Definition| d.validate().unwrap_err().problem;
     assert!(unsound(with(booking(), "CONFIRM", back)).contains("goes back"));

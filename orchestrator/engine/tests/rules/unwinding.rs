@@ -2,7 +2,7 @@
 
 use super::*;
 use eventicket_saga::testing::Behaviour;
-use eventicket_saga::{Found, Phase, Recorded, Status, Undo};
+use eventicket_saga::{Found, Json, Phase, Recorded, Status, Undo};
 
 #[test]
 fn rule_01_an_undo_may_overtake_its_do() {
@@ -120,12 +120,12 @@ fn rule_06_a_pending_refund_waits_without_spending_attempts() {
 
 #[test]
 fn rule_13_undos_of_different_services_run_side_by_side_and_of_one_service_latest_first() {
-    let call = |service: &str, action: &str| Call::new(service, action, |_| Ok(Value::Null.into()));
+    let call = |service: &str, action: &str| Call::new(service, action, |_| Ok(Json::NULL));
     let step =
         |name: &str, service: &str| Step::command(name, Command::new(call(service, "do")).undo(call(service, "undo")));
     let steps = vec![step("A", "x"), step("B", "y"), step("C", "x"), step("D", "z")];
     let definition = Definition { name: "order".into(), version: 1, steps, deadlines: vec![] };
-    let mut play = Play::new(&definition, Value::Null.into(), world());
+    let mut play = Play::new(&definition, Json::NULL, world());
     play.world.behave("D", Half::Do, Behaviour::Reject("no".into()));
     play.start();
     while play.saga.phase == Phase::Forward {
@@ -141,7 +141,7 @@ fn rule_13_a_skipped_step_that_was_sent_is_undone() {
     let definition = booking();
     let mut play = reserved(&definition, json!({}));
     play.feed(act(OperatorAction::Pause)).unwrap();
-    play.feed(act(OperatorAction::Skip { output: Value::Null.into() })).unwrap();
+    play.feed(act(OperatorAction::Skip { output: Json::NULL })).unwrap();
     play.mail.remove(0); // lost; its fence is under way
     play.deliver(0);
     play.deliver(0);
@@ -172,7 +172,7 @@ fn rule_01_a_replaced_round_is_undone_before_the_next_one_begins() {
     assert_eq!(play.feed(Input::Timer), Ok(false), "nobody asks for what is being undone");
     play.feed(answer("PAY", 1, done())).unwrap();
     assert_eq!(play.status("CONFIRM"), Status::Idle, "a charge that is being refunded pays for nothing");
-    assert!(not_now(play.feed(act(OperatorAction::Skip { output: Value::Null.into() }))));
+    assert!(not_now(play.feed(act(OperatorAction::Skip { output: Json::NULL }))));
     play.feed(undo_answer("PAY", 1, done())).unwrap();
     assert_eq!((sent(&mut play), play.saga.steps[2].round), (vec!["PAY do 1".to_owned()], 2));
     assert_eq!(play.saga.steps[1].output, json!("card"));

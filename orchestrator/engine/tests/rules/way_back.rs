@@ -2,7 +2,7 @@
 
 use super::*;
 use eventicket_saga::testing::Behaviour;
-use eventicket_saga::{Phase, Status, What};
+use eventicket_saga::{Json, Phase, Status, What};
 
 /// The booking, with a mail on its way back once PAY is known to have happened, now or by what its undo brought.
 fn with_mail() -> Definition {
@@ -69,7 +69,7 @@ fn its_failure_does_not_keep_the_saga() {
 #[test]
 fn a_step_of_the_way_back_has_no_undo() {
     let mut definition = with_mail();
-    let undo = Call::new("notifications", "unsend", |_| Ok(Value::Null.into()));
+    let undo = Call::new("notifications", "unsend", |_| Ok(Json::NULL));
     definition = with(definition, "MAIL", |c| c.undo = Some(undo));
     assert!(definition.validate().unwrap_err().problem.contains("way back"));
 }
@@ -79,11 +79,11 @@ fn a_step_by_hand_is_marked_until_it_is_resolved() {
     let steps = vec![Step::by_hand("GIVE_BACK", "the money is still here")];
     let definition = Definition { name: "repair".into(), version: 1, steps, deadlines: vec![] };
     definition.validate().unwrap();
-    let mut play = Play::new(&definition, Value::Null.into(), world());
+    let mut play = Play::new(&definition, Json::NULL, world());
     play.start();
     assert_eq!(play.saga.attention[0].reason, "the money is still here");
     assert_eq!(play.saga.next_due(&definition), None);
-    assert!(not_now(play.feed(act(OperatorAction::Skip { output: Value::Null.into() }))));
+    assert!(not_now(play.feed(act(OperatorAction::Skip { output: Json::NULL }))));
     play.feed(act(OperatorAction::Resolve { step: "GIVE_BACK".into() })).unwrap();
     assert_eq!((play.saga.phase, play.saga.attention.len()), (Phase::Completed, 0));
     let resolved = play.history.iter().find(|e| e.what == What::Resolved).unwrap();

@@ -95,7 +95,7 @@ async fn rule_13_a_fence_of_a_confirm_releases_what_is_held_and_keeps_what_is_so
     assert_eq!(fenced(&shop, shop.fence(&held, 1, false)).await.effect, Recorded::Closed);
     assert_eq!(told(&shop.ask(held.clone()).await), codes::HOLD_GONE);
     assert_eq!(fenced(&shop, shop.fence(&held, 2, false)).await.effect, Recorded::Closed);
-    let confirmed = Recorded::Done(serde_json::to_value(Confirmed { tickets: 1 }).unwrap().into());
+    let confirmed = Recorded::Done(Json::of(&Confirmed { tickets: 1 }).unwrap());
     assert_eq!(fenced(&shop, shop.fence(&sold, 1, false)).await.effect, confirmed);
     assert_eq!(shop.free_seats().await, "A");
     let events = shop.events_until(|all| all.iter().any(|(subject, _)| subject == "evt.booking.cancelled")).await;
@@ -136,7 +136,7 @@ async fn rule_13_a_fence_of_an_offer_tells_its_answer() {
     let [done, refused] = [shop.offer(2, 8), shop.offer(3, 3)];
     shop.ask(done.clone()).await;
     let Answer::Rejected(below) = shop.ask(refused.clone()).await else { panic!("four are held") };
-    let offered = Recorded::Done(serde_json::to_value(Offered { version: 2 }).unwrap().into());
+    let offered = Recorded::Done(Json::of(&Offered { version: 2 }).unwrap());
     assert_eq!(fenced(&shop, shop.fence(&done, 1, false)).await.effect, offered);
     assert_eq!(fenced(&shop, shop.fence(&refused, 1, false)).await.effect, Recorded::Rejected(below));
     assert_eq!(shop.available().await, 4);

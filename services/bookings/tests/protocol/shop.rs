@@ -133,7 +133,7 @@ impl Shop {
 
     /// A fence of this number around the round of a command.
     pub fn fence(&self, of: &Sent, id: u32, undo: bool) -> Sent {
-        let body = serde_json::from_str(of.item.body.text()).unwrap();
+        let body = of.item.body.read().unwrap();
         let fence = Fence { id, action: of.action.to_owned(), undo, body };
         sent("fence", Half::Fence, of.item.key.clone(), &fence)
     }

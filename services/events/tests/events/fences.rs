@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::platform::{Orchestrator, Platform, concert, envelope, key, settlement};
 
 fn fence(key: &Key, id: u32, undo: bool) -> (Key, Half, Value) {
-    let fence = Fence { id, action: "settle".into(), undo, body: Value::Null.into() };
+    let fence = Fence { id, action: "settle".into(), undo, body: Json::NULL };
     (key.clone(), Half::Fence, json!(fence))
 }
 

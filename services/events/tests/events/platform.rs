@@ -178,7 +178,7 @@ impl Orchestrator {
 
     /// The next start, which is accepted.
     pub async fn opened(&mut self) -> (SagaId, Offer) {
-        self.asked(|id| StartAnswer::Started { id, created: true, view: Value::Null.into() }).await
+        self.asked(|id| StartAnswer::Started { id, created: true, view: Json::NULL }).await
     }
 }
 

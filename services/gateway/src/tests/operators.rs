@@ -7,7 +7,7 @@ use eventicket_contracts::sagas::{
     DEAD_LETTERS, DISCARD, DeadLetter, DeadLetterDetail, DeadLetterPage, GET_SAGA, HandleDeadLetter, ListDeadLetters,
     ListSagas, REPLAY, Replayed, SET_BREAKER, SagaDetail, SagaSummary, SetBreaker,
 };
-use eventicket_contracts::{SagaId, codes, subjects};
+use eventicket_contracts::{Json, SagaId, codes, subjects};
 use eventicket_nats::QueryError;
 
 const ORCHESTRATOR: &str = "orchestrator";
@@ -52,7 +52,7 @@ async fn each_action_reaches_the_saga_with_its_actor_and_reason() {
     platform
         .answer(subjects::ACT, move |act: Act| {
             kept.lock().unwrap().push(act);
-            Some(ActAnswer::Done { view: Value::Null.into(), repeated: false })
+            Some(ActAnswer::Done { view: Json::NULL, repeated: false })
         })
         .await;
     platform.query(ORCHESTRATOR, GET_SAGA, |id: SagaId| Ok(Some(saga(id)))).await;
@@ -61,7 +61,7 @@ async fn each_action_reaches_the_saga_with_its_actor_and_reason() {
     for (name, more, action) in [
         ("retry", json!({}), Action::Retry),
         ("skip", json!({"output": output}), Action::Skip { output: output.clone().into() }),
-        ("skip", json!({}), Action::Skip { output: Value::Null.into() }),
+        ("skip", json!({}), Action::Skip { output: Json::NULL }),
         ("cancel", json!({}), Action::Cancel),
         ("compensate", json!({}), Action::Compensate),
         ("pause", json!({}), Action::Pause),

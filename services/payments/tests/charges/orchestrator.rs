@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use eventicket_contracts::envelope::Envelope;
 use eventicket_contracts::sagas::{AnsweredStart, FAILED_REFUND, StartAnswer, StartSaga};
-use eventicket_contracts::subjects;
+use eventicket_contracts::{Json, subjects};
 use futures::StreamExt;
-use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::world::{PATIENCE, World, json};
@@ -30,7 +29,7 @@ impl Orchestrator {
                 let mut asked: Envelope<StartSaga> = serde_json::from_slice(&message.payload).unwrap();
                 let start = asked.items.pop().unwrap();
                 assert_eq!(start.definition, FAILED_REFUND);
-                let started = StartAnswer::Started { id: start.id, created: true, view: Value::Null.into() };
+                let started = StartAnswer::Started { id: start.id, created: true, view: Json::NULL };
                 let busy = StartAnswer::Busy { retry_after_ms: 1 };
                 let answer = if answering.load(Ordering::SeqCst) { started } else { busy };
                 let answer = Envelope::new(vec![AnsweredStart { id: start.id, answer }]);

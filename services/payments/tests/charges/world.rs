@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use eventicket_contracts::envelope::{Answer, DomainEvent, Envelope, Fence, Fenced, Half, Item, Key, Reply};
 use eventicket_contracts::payments::{Payment, PaymentQuery};
 use eventicket_contracts::subjects::{self, Service};
-use eventicket_contracts::{Currency, CustomerId, Money, SagaId, Timestamp};
+use eventicket_contracts::{Currency, CustomerId, Json, Money, SagaId, Timestamp};
 use eventicket_kit::Context;
 use eventicket_kit::seal::SealKeys;
 use eventicket_mock_gateway::ledger::{self, Ledger, Status};
@@ -394,7 +394,7 @@ pub fn item(key: &Key, half: Half, body: &Value, deadline: Option<Timestamp>) ->
 }
 
 pub fn fence_item(key: &Key, id: u32, undo: bool) -> Item {
-    let fence = Fence { id, action: "charge".into(), undo, body: Value::Null.into() };
+    let fence = Fence { id, action: "charge".into(), undo, body: Json::NULL };
     item(key, Half::Fence, &serde_json::to_value(fence).unwrap(), None)
 }
 

@@ -128,6 +128,7 @@ async fn start(args: &Args, home: &Home) -> anyhow::Result<Running> {
     let options = Options {
         database_url: given("DATABASE_URL"),
         nats_url: given("NATS_URL"),
+        local_socket: true,
         connections: connections.max(least.connections),
         ..least
     };

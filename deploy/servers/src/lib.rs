@@ -40,6 +40,9 @@ pub struct Options {
     pub nats_url: Option<String>,
     /// Whether data survives a crash of the machine; tests do without.
     pub durable: bool,
+    /// Whether PostgreSQL is reached by a socket in its data folder, where that has a short enough name: a round trip takes less
+    /// than by TCP, which it listens on, too.
+    pub local_socket: bool,
     /// Most connections to PostgreSQL.
     pub connections: u32,
     /// Number of NATS accounts beside each other, each with JetStream; 0 for one account for all.
@@ -48,7 +51,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { database_url: None, nats_url: None, durable: true, connections: 200, accounts: 0 }
+        Self { database_url: None, nats_url: None, durable: true, local_socket: false, connections: 200, accounts: 0 }
     }
 }
 
@@ -93,13 +96,22 @@ impl Servers {
             let Some(binary) = binaries.postgres else { return Ok(None) };
             let log = logs.join("postgres.log");
             let (password, durable, connections) = (passwords.database.clone(), options.durable, options.connections);
-            let disposable = home.is_temporary();
-            let server =
-                Postgres { program: binary.path, user, folder, log, password, durable, disposable, connections };
+            let (disposable, local_socket) = (home.is_temporary(), options.local_socket);
+            let server = Postgres {
+                program: binary.path,
+                user,
+                folder,
+                log,
+                password,
+                local_socket,
+                durable,
+                disposable,
+                connections,
+            };
             server.initialize(&options).await?;
-            let base = server.url(0);
+            let url = server.url();
             let kept = Kept::start(server, janitor.clone(), failed.clone()).await?;
-            Ok::<_, Error>(Some((base.replace("127.0.0.1:0", &format!("127.0.0.1:{}", kept.port)), kept)))
+            Ok::<_, Error>(Some((url(kept.port), kept)))
         };
         let start_nats = async {
             let Some(binary) = binaries.nats else { return Ok(None) };

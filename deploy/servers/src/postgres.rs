@@ -8,6 +8,7 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::process::Command;
@@ -21,7 +22,6 @@ const USER: &str = "eventicket";
 /// The load is many small transactions of a few hundred rows, from at most 200 connections.
 const CONFIGURATION: &[(&str, &str)] = &[
     ("listen_addresses", "127.0.0.1"),
-    ("unix_socket_directories", ""),
     ("shared_buffers", "256MB"),
     // Less often a checkpoint, less often whole pages in the log; more often, less to read again after a crash: 370 MB took a
     // second. Pages are not compressed: in a rush that took 4 % of all CPU.
@@ -34,6 +34,8 @@ const CONFIGURATION: &[(&str, &str)] = &[
     ("timezone", "UTC"),
     ("log_timezone", "UTC"),
 ];
+/// The system takes socket addresses of up to 107 bytes, of which the file's name takes 20.
+const LONGEST_SOCKET_FOLDER: usize = 87;
 /// For data that nobody misses after a crash.
 const DISPOSABLE: &[(&str, &str)] = &[("fsync", "off"), ("full_page_writes", "off"), ("synchronous_commit", "off")];
 
@@ -44,6 +46,7 @@ pub(crate) struct Postgres {
     pub folder: PathBuf,
     pub log: PathBuf,
     pub password: String,
+    pub local_socket: bool,
     pub durable: bool,
     /// Whether the data is removed at the end, so that stopping need not write anything.
     pub disposable: bool,
@@ -64,8 +67,19 @@ pub(crate) fn data_version(folder: &Path) -> Option<u32> {
 }
 
 impl Postgres {
-    pub fn url(&self, port: u16) -> String {
-        format!("postgres://{USER}:{}@127.0.0.1:{port}", self.password)
+    /// Its address, by its port.
+    pub fn url(&self) -> impl Fn(u16) -> String + use<> {
+        let host = match self.socket_folder() {
+            Some(folder) => percent_encode(folder.as_os_str().as_encoded_bytes(), NON_ALPHANUMERIC).to_string(),
+            None => "127.0.0.1".to_owned(),
+        };
+        let password = self.password.clone();
+        move |port| format!("postgres://{USER}:{password}@{host}:{port}")
+    }
+
+    /// Where it has a socket, which only its user and root can reach.
+    fn socket_folder(&self) -> Option<PathBuf> {
+        Some(self.data()).filter(|data| self.local_socket && data.as_os_str().len() <= LONGEST_SOCKET_FOLDER)
     }
 
     fn data(&self) -> PathBuf {
@@ -128,6 +142,9 @@ impl Server for Postgres {
             arguments.extend(["-c".into(), format!("{name}={value}").into()]);
         }
         arguments.extend(["-c".into(), format!("max_connections={}", self.connections).into()]);
+        let mut sockets = OsString::from("unix_socket_directories=");
+        sockets.push(self.socket_folder().unwrap_or_default());
+        arguments.extend(["-c".into(), sockets]);
         Ok((self.program.clone(), arguments))
     }
 
@@ -144,7 +161,7 @@ impl Server for Postgres {
     }
 
     async fn probe(&self, port: u16) -> Result<(), String> {
-        let options = PgConnectOptions::from_str(&self.url(port)).map_err(|error| error.to_string())?;
+        let options = PgConnectOptions::from_str(&self.url()(port)).map_err(|error| error.to_string())?;
         let options = options.database("postgres").disable_statement_logging();
         let connect = async { PgConnection::connect_with(&options).await?.close().await };
         match timeout(Duration::from_secs(5), connect).await {

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use eventicket_contracts::SagaId;
 use futures::TryStreamExt as _;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Either, PgConnection, PgPool, Postgres};
 use uuid::Uuid;
 
@@ -52,16 +53,35 @@ impl Batches {
         sagas: &[SagaId],
         reads: &[(Read, &[Uuid])],
     ) -> Result<(Batch, Vec<Vec<PgRow>>), sqlx::Error> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let session = match kept {
-            Some(session) => session,
-            None => self.open().await?,
-        };
-        let mut batch = Batch { session, kept: self.kept.clone() };
-        let begin = format!("BEGIN; EXECUTE lock_sagas ('{}');", array(keys(sagas)));
+        let mut batch = Batch { session: self.session().await?, kept: self.kept.clone() };
+        let begin = format!("BEGIN; EXECUTE lock_sagas ('{}');", array(locks(sagas.iter().copied())));
         // The first two bring no rows.
         let rows = batch.run(begin, reads).await?.split_off(2);
         Ok((batch, rows))
+    }
+
+    /// Runs one statement, which is its own transaction and ends with [`all_or_none`]. Whether it did what it says; it did
+    /// nothing otherwise.
+    ///
+    /// # Errors
+    /// The database's; whether anything was done is not known then.
+    pub async fn at_once(&self, query: Query<'_, Postgres, PgArguments>) -> Result<bool, sqlx::Error> {
+        let mut session = self.session().await?;
+        let done = match query.execute(&mut *session).await {
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(ZERO) => false,
+            done => done.map(|_| true)?,
+        };
+        keep(&self.kept, session);
+        Ok(done)
+    }
+
+    /// One that is kept, or a new one.
+    async fn session(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match kept {
+            Some(session) => Ok(session),
+            None => self.open().await,
+        }
     }
 
     /// A session with its prepared statements. It never goes back to the pool, which knows nothing of them.
@@ -115,11 +135,16 @@ impl Batch {
     /// The database's; whether it lasts is not known then.
     pub async fn commit(mut self) -> Result<(), sqlx::Error> {
         sqlx::raw_sql("COMMIT").execute(&mut *self.session).await?;
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() < KEPT {
-            kept.push(self.session);
-        }
+        keep(&self.kept, self.session);
         Ok(())
+    }
+}
+
+/// Leaves a session that is in no transaction to whoever comes next.
+fn keep(kept: &Kept, session: PoolConnection<Postgres>) {
+    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+    if kept.len() < KEPT {
+        kept.push(session);
     }
 }
 
@@ -148,16 +173,35 @@ fn array<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     text
 }
 
+/// SQLSTATE of a division by zero.
+const ZERO: &str = "22012";
+
+/// A common table expression for [`Batches::at_once`], with the sagas' advisory locks, whose keys are `keys`. They are taken when
+/// [`LOCKED`] is asked for, before the first row, and after the statement's snapshot: what was read by it counts only where the
+/// statement also guards it, by a row's version or a unique key.
+pub fn locked(keys: &str) -> String {
+    format!("locked AS MATERIALIZED (SELECT count(pg_advisory_xact_lock(k)) AS n FROM unnest({keys}::bigint[]) AS k)")
+}
+
+/// The condition of what is written under the locks of [`locked`].
+pub const LOCKED: &str = "(SELECT n FROM locked) >= 0";
+
+/// The end of a statement for [`Batches::at_once`]: it fails, and with it all that the statement does, unless the common table
+/// expression `rows` has `number` rows.
+pub fn all_or_none(rows: &str, number: &str) -> String {
+    format!("SELECT 1 / ((SELECT count(*) FROM {rows}) = {number})::int")
+}
+
 /// Takes the transaction's advisory locks of these sagas, in an order that all batches share. Whoever decides about a
 /// saga's rows calls it first and reads in a *new* statement, which then sees what the former holder committed.
 pub async fn lock_sagas(tx: &mut PgConnection, ids: &[SagaId]) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT pg_advisory_xact_lock(k) FROM unnest($1::bigint[]) AS k").bind(keys(ids)).execute(tx).await?;
+    sqlx::query("SELECT pg_advisory_xact_lock(k) FROM unnest($1::bigint[]) AS k").bind(locks(ids.iter().copied())).execute(tx).await?;
     Ok(())
 }
 
-/// The locks' keys, sorted and each once. Two sagas that share a key only wait for each other.
-fn keys(ids: &[SagaId]) -> Vec<i64> {
-    let mut keys: Vec<i64> = ids.iter().map(|id| hash(*id)).collect();
+/// The keys of sagas' advisory locks, sorted and each once. Two sagas that share a key only wait for each other.
+pub fn locks(ids: impl IntoIterator<Item = SagaId>) -> Vec<i64> {
+    let mut keys: Vec<i64> = ids.into_iter().map(hash).collect();
     keys.sort_unstable();
     keys.dedup();
     keys
@@ -179,9 +223,9 @@ mod tests {
     #[test]
     fn keys_are_sorted_distinct_and_the_same_in_every_build() {
         let (a, b) = (SagaId::fresh(), SagaId::fresh());
-        assert_eq!(keys(&[a, b, a]), keys(&[b, a]));
-        assert_eq!(keys(&[a, b, a]).len(), 2);
-        assert!(keys(&[a, b]).is_sorted());
+        assert_eq!(locks([a, b, a]), locks([b, a]));
+        assert_eq!(locks([a, b, a]).len(), 2);
+        assert!(locks([a, b]).is_sorted());
         let fixed = "01936f0e-8f4e-7cc2-9a56-0242ac120002".parse().unwrap();
         assert_eq!(hash(fixed), -3_970_025_625_493_331_915);
     }

@@ -1,14 +1,16 @@
 //! The table `deliveries`: the only file with SQL.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use eventicket_contracts::envelope::{Answer, Key};
 use eventicket_contracts::notifications::Delivery;
 use eventicket_contracts::{BookingId, CustomerId, Json, SagaId, Timestamp};
-use eventicket_kit::batch::{self, Batches, Read};
-use sqlx::postgres::PgRow;
-use sqlx::{PgPool, Row};
+use eventicket_kit::batch::{self, Batches, LOCKED, Read};
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{PgPool, Postgres, Row};
 use uuid::Uuid;
 
 use crate::audit::Recorded;
@@ -19,6 +21,17 @@ pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 /// The answers that are recorded of sagas.
 const ANSWERS: Read =
     Read { name: "answers", sql: "SELECT saga, step, round, answer FROM deliveries WHERE saga = ANY($1)" };
+
+const INSERT: &str = "
+    INSERT INTO deliveries (saga, step, round, template, customer, data, answer, trace, created_at, due_at, state)
+    SELECT n.*, n.created_at, CASE WHEN n.answer IS NULL THEN 'due' ELSE 'refused' END
+    FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::text[],
+                $9::bigint[])
+         AS n (saga, step, round, template, customer, data, answer, trace, created_at)";
+static INSERT_AT_ONCE: LazyLock<String> = LazyLock::new(|| {
+    let (locked, made) = (batch::locked("$10"), batch::all_or_none("made", "$11"));
+    format!("WITH {locked}, made AS ({INSERT} WHERE {LOCKED} ON CONFLICT DO NOTHING RETURNING 1) {made}")
+});
 
 #[derive(Clone)]
 pub(crate) struct Store {
@@ -77,6 +90,14 @@ impl Store {
         let (tx, found) = self.batches.begin(sagas, &[(ANSWERS, &ids)]).await?;
         let recorded = found.iter().flatten().map(recorded).collect::<Result<_, _>>()?;
         Ok((Batch(tx), recorded))
+    }
+
+    /// Records new deliveries, all or none: false where one of their rounds is recorded already.
+    pub async fn insert(&self, new: &[NewDelivery]) -> Result<bool, sqlx::Error> {
+        let query = bind(sqlx::query(INSERT_AT_ONCE.as_str()), new)
+            .bind(batch::locks(new.iter().map(|delivery| delivery.key.saga)))
+            .bind(i64::try_from(new.len()).unwrap_or(i64::MAX));
+        self.batches.at_once(query).await
     }
 
     /// Takes up to `most` deliveries whose time has come; nobody else gets them before the lease ends.
@@ -178,18 +199,20 @@ pub(crate) struct Batch(batch::Batch);
 
 impl Batch {
     pub async fn insert(&mut self, new: &[NewDelivery]) -> Result<(), sqlx::Error> {
-        if new.is_empty() {
-            return Ok(());
+        if !new.is_empty() {
+            bind(sqlx::query(INSERT), new).execute(&mut *self.0).await?;
         }
-        let answer = |d: &NewDelivery| d.refused.as_ref().and_then(|answer| serde_json::to_string(answer).ok());
-        sqlx::query(
-            "INSERT INTO deliveries (saga, step, round, template, customer, data, answer, trace, created_at, due_at,
-                                     state)
-             SELECT n.*, n.created_at, CASE WHEN n.answer IS NULL THEN 'due' ELSE 'refused' END
-             FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::text[], $5::uuid[], $6::text[], $7::text[],
-                         $8::text[], $9::bigint[])
-                  AS n (saga, step, round, template, customer, data, answer, trace, created_at)",
-        )
+        Ok(())
+    }
+
+    pub async fn commit(self) -> Result<(), sqlx::Error> {
+        self.0.commit().await
+    }
+}
+
+fn bind<'a>(query: Query<'a, Postgres, PgArguments>, new: &'a [NewDelivery]) -> Query<'a, Postgres, PgArguments> {
+    let answer = |d: &NewDelivery| d.refused.as_ref().and_then(|answer| serde_json::to_string(answer).ok());
+    query
         .bind(new.iter().map(|d| d.key.saga.0).collect::<Vec<_>>())
         .bind(new.iter().map(|d| d.key.step.as_str()).collect::<Vec<_>>())
         .bind(new.iter().map(|d| signed(d.key.round)).collect::<Vec<_>>())
@@ -199,14 +222,6 @@ impl Batch {
         .bind(new.iter().map(answer).collect::<Vec<_>>())
         .bind(new.iter().map(|d| d.trace.as_deref()).collect::<Vec<_>>())
         .bind(new.iter().map(|d| d.at.millis()).collect::<Vec<_>>())
-        .execute(&mut *self.0)
-        .await?;
-        Ok(())
-    }
-
-    pub async fn commit(self) -> Result<(), sqlx::Error> {
-        self.0.commit().await
-    }
 }
 
 /// The deliveries of these sagas, for [`crate::audit`].

@@ -7,7 +7,7 @@ use std::time::Duration;
 use eventicket_contracts::envelope::{DomainEvent, Key, Reply};
 use eventicket_contracts::payments::FailedRefund;
 use eventicket_contracts::{Clock, Money, SagaId, Timestamp};
-use eventicket_nats::outbox::NewEvent;
+use eventicket_nats::outbox::{NewEvent, Rows};
 use eventicket_nats::{Fault, Nats};
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -51,24 +51,15 @@ pub(crate) enum Unwritten {
     Broken(Box<Charge>),
 }
 
-/// How a change is written.
-#[derive(Clone, Copy, PartialEq)]
-enum Kind {
-    /// A row is made.
-    New,
-    /// A step of every charge's way.
-    Step,
-    /// Anything else.
-    Other,
-}
-
 impl Write {
-    fn kind(&self) -> Kind {
-        match self.before.version {
-            0 => Kind::New,
-            _ if self.after.is_step_from(&self.before) => Kind::Step,
-            _ => Kind::Other,
-        }
+    /// A step of every charge's way, of which at most an event follows.
+    fn is_step(&self) -> bool {
+        self.webhook.is_none() && self.after.is_step_from(&self.before)
+    }
+
+    /// What others are told of it.
+    fn event(&self, now: Timestamp) -> Option<NewEvent<Payment<'_>>> {
+        Some(event(what_happened(&self.before, &self.after)?, &self.after, now))
     }
 }
 
@@ -117,9 +108,12 @@ impl Recorder {
         let mut waiting = Vec::new();
         while self.writes.0.recv_many(&mut waiting, BATCH).await > 0 {
             while !waiting.is_empty() {
-                let batch = first_of_each_row(&mut waiting);
-                let ends = self.persist(&batch).await;
-                self.tell(batch, ends);
+                let (steps, others): (Vec<_>, Vec<_>) =
+                    first_of_each_row(&mut waiting).into_iter().partition(Write::is_step);
+                for batch in [steps, others].into_iter().filter(|batch| !batch.is_empty()) {
+                    let ends = self.persist(&batch).await;
+                    self.tell(batch, ends);
+                }
             }
         }
     }
@@ -150,8 +144,16 @@ impl Recorder {
     /// Commits, however often it takes: what was seen at the gateway must not be lost while this process lives. What the
     /// data is to blame for (rule 9) is halved until it stands alone, so that it stops nobody else. An end for each change.
     async fn persist(&self, batch: &[Write]) -> Vec<End> {
+        let unsure = match self.at_once(batch).await {
+            Ok(true) => return vec![End::Written; batch.len()],
+            Ok(false) => false,
+            Err(error) => {
+                tracing::debug!(%error, "steps of charges could not be recorded at once");
+                true
+            }
+        };
         let (mut ends, mut last_tries) = (vec![End::Moved; batch.len()], 0);
-        let mut parts = vec![(0..batch.len(), false)];
+        let mut parts = vec![(0..batch.len(), unsure)];
         while let Some((part, unsure)) = parts.pop() {
             match self.transaction(&batch[part.clone()], unsure).await.map_err(Fault::from) {
                 Ok(Some(written)) => {
@@ -185,6 +187,16 @@ impl Recorder {
         ends
     }
 
+    /// Steps of rows that nobody else has changed, in one statement; false where there is anything else.
+    async fn at_once(&self, batch: &[Write]) -> Result<bool, sqlx::Error> {
+        if !batch.iter().all(Write::is_step) {
+            return Ok(false);
+        }
+        let now = self.clock.now();
+        let rows: Vec<&Charge> = batch.iter().map(|write| &write.after).collect();
+        self.store.advance(&rows, Rows::of(batch.iter().filter_map(|write| write.event(now))), now).await
+    }
+
     /// Whether each change was written. `unsure`: a former try may have been committed without our knowledge; what then
     /// stands there already counts.
     async fn transaction(&self, batch: &[Write], unsure: bool) -> Result<Option<Vec<bool>>, sqlx::Error> {
@@ -192,15 +204,13 @@ impl Recorder {
             return Ok(None);
         };
         let (now, mut written) = (self.clock.now(), vec![false; batch.len()]);
-        let places = |kind| (0..batch.len()).filter(move |place| batch[*place].kind() == kind).collect::<Vec<_>>();
-        let rows = |places: &[usize]| places.iter().map(|place| &batch[*place].after).collect::<Vec<_>>();
+        let (new, old): (Vec<usize>, Vec<usize>) = (0..batch.len()).partition(|at| batch[*at].before.version == 0);
         // Rarely is there any.
-        for place in places(Kind::New) {
-            written[place] = tx.insert(&rows(&[place]), now).await? > 0;
+        for at in new {
+            written[at] = tx.insert(&[&batch[at].after], now).await? > 0;
         }
-        let (steps, others) = (places(Kind::Step), places(Kind::Other));
-        tx.advance(&rows(&steps), now).await?.into_iter().for_each(|at| written[steps[at]] = true);
-        tx.update(&rows(&others), now).await?.into_iter().for_each(|at| written[others[at]] = true);
+        let rows: Vec<&Charge> = old.iter().map(|at| &batch[*at].after).collect();
+        tx.update(&rows, now).await?.into_iter().for_each(|at| written[old[at]] = true);
         let new: Vec<&Write> = batch.iter().zip(&written).filter(|(_, new)| **new).map(|(write, _)| write).collect();
         aftermath(&mut tx, &new, now).await?;
         if unsure && new.len() < batch.len() {
@@ -241,9 +251,7 @@ fn first_of_each_row(waiting: &mut Vec<Write>) -> Vec<Write> {
 
 /// Writes what follows from the changes beside their rows.
 async fn aftermath(tx: &mut Batch, written: &[&Write], now: Timestamp) -> Result<(), sqlx::Error> {
-    let events =
-        written.iter().filter_map(|write| Some(event(what_happened(&write.before, &write.after)?, &write.after, now)));
-    tx.events(events.collect(), now).await?;
+    tx.events(written.iter().filter_map(|write| write.event(now)).collect(), now).await?;
     let starts = written.iter().filter_map(|write| failed_refund(&write.before, &write.after));
     tx.start_sagas(starts.collect(), now).await?;
     let given = |write: &&&Write| write.after.state == State::Refunded && write.after.refund.is_some();

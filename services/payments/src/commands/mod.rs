@@ -53,21 +53,41 @@ impl Payments {
     pub fn new(store: Store, clock: Clock, driver: Driver, seal: SealKeys) -> Self {
         Self { store, clock, driver, seal }
     }
+
+    fn surroundings(&self) -> Surroundings<'_> {
+        Surroundings { now: self.clock.now(), seal: &self.seal, is_full: self.driver.is_full() }
+    }
+
+    /// Handles a batch of charges that all begin, as nearly always, without a look for their rows; `None` where there is
+    /// anything else.
+    async fn begin(&self, batch: &[Delivered]) -> Result<Option<Vec<Handled>>, Fault> {
+        let (surroundings, mut rows) = (self.surroundings(), Rows::new(RowsFound::new()));
+        let handled = batch.iter().map(|command| rows.handle(command, &surroundings)).collect();
+        let new = rows.written(Origin::New);
+        let all_begin = new.len() == batch.len() && new.iter().all(|charge| charge.state == State::Open);
+        if !all_begin || !self.store.open(&new, surroundings.now).await? {
+            return Ok(None);
+        }
+        rows.due().for_each(|(charge, _)| self.driver.take(charge));
+        Ok(Some(handled))
+    }
 }
 
 impl Commands for Payments {
     const SERVICE: Service = Service::PAYMENTS;
 
     async fn handle(&self, batch: &[Delivered]) -> Result<Vec<Handled>, Fault> {
+        if let Some(handled) = self.begin(batch).await? {
+            return Ok(handled);
+        }
         let keys: Vec<Key> = batch.iter().map(|command| command.item.key.clone()).collect();
         let dead = || Fault::Transient("this replica was taken for dead; its next beat revives it".to_owned());
         let (mut tx, found) = self.store.begin(&keys).await?.ok_or_else(dead)?;
         let mut rows = Rows::new(found);
-        let surroundings = Surroundings { now: self.clock.now(), seal: &self.seal, is_full: self.driver.is_full() };
+        let surroundings = self.surroundings();
         let handled = batch.iter().map(|command| rows.handle(command, &surroundings)).collect();
         let (new, changed) = (rows.written(Origin::New), rows.written(Origin::Stored));
-        let (open, ended): (Vec<_>, Vec<_>) = new.iter().copied().partition(|charge| charge.state == State::Open);
-        let made = tx.open(&open, surroundings.now).await? + tx.insert(&ended, surroundings.now).await?;
+        let made = tx.insert(&new, surroundings.now).await?;
         let updated = tx.update(&changed, surroundings.now).await?.len();
         if made < new.len() as u64 || updated < changed.len() {
             return Err(Fault::Transient("a row changed beside its lock".to_owned()));

@@ -1,8 +1,4 @@
-//! Batches: charges are written under the locks of their sagas. The two writes that every charge has, its row and a step
-//! of its way, are statements of their own, as narrow as they can be; [`Batch::insert`] and [`Batch::update`] write
-//! whatever there is.
-//!
-//! Lists of values stand in the select list, where `unnest` hands them on one by one; in `FROM` each would be stored first.
+//! Batches: charges are written under the locks of their sagas, whatever changes in them.
 
 use eventicket_contracts::envelope::Key;
 use eventicket_contracts::{SagaId, Timestamp};
@@ -13,7 +9,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::row::{self, Askers, Columns, RowsFound, outcome_name, signed};
-use crate::charge::{Asker, Charge, Keys, State, Terms};
+use crate::charge::{Asker, Charge, Keys, Terms};
 
 /// Whether this replica is there. Whoever takes it for dead holds its row, and is not waited for: it waits for sagas' locks.
 const ALIVE: Read = Read { name: "alive", sql: "SELECT FROM replicas WHERE id = ANY($1) FOR KEY SHARE SKIP LOCKED" };
@@ -61,75 +57,6 @@ impl Batch {
         row::read(&mut self.tx, keys, self.me).await
     }
 
-    /// Makes rows of charges that begin; answers how many: one that is there already stays as it is.
-    pub async fn open(&mut self, new: &[&Charge], now: Timestamp) -> Result<u64, sqlx::Error> {
-        let begins: Vec<_> = new.iter().filter_map(|c| Some((c, c.terms.as_ref()?, c.asker.as_ref()?))).collect();
-        if begins.is_empty() {
-            return Ok(0);
-        }
-        let columns = Columns::of(begins.iter().map(|(charge, _, _)| &charge.key));
-        let made = sqlx::query(
-            "INSERT INTO charges (saga, step, round, customer, amount, currency, description, method, reply_to, attempt,
-                                  trace, state, version, owner, created_at, updated_at)
-             SELECT unnest($1::uuid[]), unnest($2::text[]), unnest($3::integer[]), unnest($4::uuid[]),
-                    unnest($5::bigint[]), unnest($6::text[]), unnest($7::text[]), unnest($8::text[]),
-                    unnest($9::text[]), unnest($10::integer[]), unnest($14::text[]), $11, 1, $12, $13, $13
-             ON CONFLICT DO NOTHING",
-        )
-        .bind(columns.sagas)
-        .bind(columns.steps)
-        .bind(columns.rounds)
-        .bind(begins.iter().map(|(_, terms, _)| terms.customer.0).collect::<Vec<_>>())
-        .bind(begins.iter().map(|(_, terms, _)| terms.amount.amount).collect::<Vec<_>>())
-        .bind(begins.iter().map(|(_, terms, _)| terms.amount.currency.as_str()).collect::<Vec<_>>())
-        .bind(begins.iter().map(|(_, terms, _)| terms.description.as_str()).collect::<Vec<_>>())
-        .bind(begins.iter().map(|(_, terms, _)| terms.method.as_deref()).collect::<Vec<_>>())
-        .bind(begins.iter().map(|(_, _, asker)| asker.reply_to.as_str()).collect::<Vec<_>>())
-        .bind(begins.iter().map(|(_, _, asker)| signed(asker.attempt)).collect::<Vec<_>>())
-        .bind(State::Open.name())
-        .bind(self.me)
-        .bind(now.millis())
-        .bind(begins.iter().map(|(charge, _, _)| recorded(charge)).collect::<Vec<_>>())
-        .execute(&mut *self.tx)
-        .await?;
-        Ok(made.rows_affected())
-    }
-
-    /// Writes a step of each row's way ([`Charge::is_step_from`]) over the version before; answers which of them, by their
-    /// places, were written. An id of an intent that is there stays, whatever is written.
-    pub async fn advance(&mut self, rows: &[&Charge], now: Timestamp) -> Result<Vec<usize>, sqlx::Error> {
-        if rows.is_empty() {
-            return Ok(Vec::new());
-        }
-        let columns = Columns::of(rows.iter().map(|charge| &charge.key));
-        let places: Option<Vec<i32>> = sqlx::query_scalar(
-            "WITH written AS (
-                 UPDATE charges c
-                 SET state = n.state, version = n.version, intent = coalesce(c.intent, n.intent), outcome = n.outcome,
-                     method = CASE WHEN n.needs_method THEN c.method END, updated_at = $8
-                 FROM (SELECT unnest($1::uuid[]) AS saga, unnest($2::text[]) AS step, unnest($3::integer[]) AS round,
-                              unnest($4::text[]) AS state, unnest($5::integer[]) AS version,
-                              unnest($6::text[]) AS intent, unnest($7::text[]) AS outcome,
-                              unnest($9::boolean[]) AS needs_method, generate_series(0, $10::integer) AS place) AS n
-                 WHERE (c.saga, c.step, c.round) = (n.saga, n.step, n.round) AND c.version = n.version - 1
-                 RETURNING n.place)
-             SELECT array_agg(place) FROM written",
-        )
-        .bind(columns.sagas)
-        .bind(columns.steps)
-        .bind(columns.rounds)
-        .bind(rows.iter().map(|charge| charge.state.name()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|charge| charge.version).collect::<Vec<_>>())
-        .bind(rows.iter().map(|charge| charge.intent.as_deref()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|charge| outcome_name(charge)).collect::<Vec<_>>())
-        .bind(now.millis())
-        .bind(rows.iter().map(|charge| charge.state.needs_method()).collect::<Vec<_>>())
-        .bind(i32::try_from(rows.len()).unwrap_or(i32::MAX) - 1)
-        .fetch_one(&mut *self.tx)
-        .await?;
-        Ok(row::places(places))
-    }
-
     /// Makes rows; answers how many: one that is there already stays as it is.
     pub async fn insert(&mut self, new: &[&Charge], now: Timestamp) -> Result<u64, sqlx::Error> {
         if new.is_empty() {
@@ -144,12 +71,12 @@ impl Batch {
         let made = sqlx::query(
             "INSERT INTO charges (saga, step, round, state, version, customer, amount, currency, description, method,
                                   outcome, code, message, reply_to, attempt, undo_reply_to, undo_attempt,
-                                  intent, undo_reason, undo_closed, fence, owner, created_at, updated_at)
-             SELECT n.*, $22, $23, $23
+                                  intent, undo_reason, undo_closed, fence, trace, owner, created_at, updated_at)
+             SELECT n.*, $23, $24, $24
              FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::text[], $5::integer[], $6::uuid[], $7::bigint[],
                          $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[],
                          $15::integer[], $16::text[], $17::integer[], $18::text[], $19::text[], $20::boolean[],
-                         $21::text[])
+                         $21::text[], $22::text[])
                   AS n
              ON CONFLICT DO NOTHING",
         )
@@ -174,6 +101,7 @@ impl Batch {
         .bind(new.iter().map(|charge| charge.undo_reason.as_deref()).collect::<Vec<_>>())
         .bind(new.iter().map(|charge| charge.undo_closed).collect::<Vec<_>>())
         .bind(fences(new))
+        .bind(new.iter().map(|charge| recorded(charge)).collect::<Vec<_>>())
         .bind(self.me)
         .bind(now.millis())
         .execute(&mut *self.tx)
@@ -253,7 +181,7 @@ impl Batch {
 }
 
 /// The charge's trace, where there will be spans below it.
-fn recorded(charge: &Charge) -> Option<&str> {
+pub(super) fn recorded(charge: &Charge) -> Option<&str> {
     charge.trace.as_deref().filter(|trace| is_sampled(Some(trace)))
 }
 

@@ -1,9 +1,10 @@
-//! The service's tables: all its SQL. Here the replicas and what queries and the audit read; [`batch`] writes charges,
-//! [`row`] reads them, [`aftermath`] is what follows from refunds and webhooks.
+//! The service's tables: all its SQL. Here the replicas and what queries and the audit read; [`way`] writes what every charge
+//! has, [`batch`] whatever there is, [`row`] reads charges, [`aftermath`] is what follows from refunds and webhooks.
 
 mod aftermath;
 mod batch;
 mod row;
+mod way;
 
 use eventicket_contracts::envelope::Key;
 use eventicket_contracts::payments::Payment;

@@ -195,7 +195,10 @@ pub fn all_or_none(rows: &str, number: &str) -> String {
 /// Takes the transaction's advisory locks of these sagas, in an order that all batches share. Whoever decides about a
 /// saga's rows calls it first and reads in a *new* statement, which then sees what the former holder committed.
 pub async fn lock_sagas(tx: &mut PgConnection, ids: &[SagaId]) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT pg_advisory_xact_lock(k) FROM unnest($1::bigint[]) AS k").bind(locks(ids.iter().copied())).execute(tx).await?;
+    sqlx::query("SELECT pg_advisory_xact_lock(k) FROM unnest($1::bigint[]) AS k")
+        .bind(locks(ids.iter().copied()))
+        .execute(tx)
+        .await?;
     Ok(())
 }
 

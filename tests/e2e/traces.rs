@@ -117,6 +117,7 @@ fn shown(spans: &[Seen]) -> String {
 async fn a_booking_is_one_connected_trace_through_every_service_to_its_mail() {
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
     const CLIENT: &str = "00f067aa0ba902b7";
+    const READER: &str = "a2fb4a1d1a96d312";
     let receiver = Receiver::default();
     // Only what the client asks for is kept.
     let sampler = [("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "0")];
@@ -128,6 +129,9 @@ async fn a_booking_is_one_connected_trace_through_every_service_to_its_mail() {
     let request = request.header("traceparent", format!("00-{TRACE}-{CLIENT}-01"));
     let booking: serde_json::Value = request.send().await.unwrap().json().await.unwrap();
     assert_eq!(booking["status"], "confirmed", "{booking}");
+    let look = platform.http.get(format!("{}/v1/bookings/{}", platform.url, text(&booking["id"])));
+    let look = look.bearer_auth(&customer).header("traceparent", format!("00-{TRACE}-{READER}-01"));
+    look.send().await.unwrap().error_for_status().unwrap();
 
     let mailed = async || receiver.of(TRACE).iter().any(|span| span.name == "mail booking_confirmed");
     platform.until("the mail is traced", mailed).await;
@@ -137,8 +141,11 @@ async fn a_booking_is_one_connected_trace_through_every_service_to_its_mail() {
     let processes: BTreeSet<&str> = spans.iter().map(|span| span.process.as_str()).collect();
     let all = ["bookings", "gateway", "mock-gateway", "notifications", "orchestrator", "payments"];
     assert_eq!(processes, BTreeSet::from(all), "{}", shown(&spans));
-    assert!(orphans(&spans, &[CLIENT]).is_empty(), "{:#?}", orphans(&spans, &[CLIENT]));
-    assert_eq!(spans.iter().filter(|span| span.parent == CLIENT).count(), 1, "one root: {}", shown(&spans));
+    let above = [CLIENT, READER];
+    assert!(orphans(&spans, &above).is_empty(), "{:#?}", orphans(&spans, &above));
+    for asker in above {
+        assert_eq!(spans.iter().filter(|span| span.parent == asker).count(), 1, "one root: {}", shown(&spans));
+    }
     let ids: BTreeSet<&str> = spans.iter().map(|span| span.id.as_str()).collect();
     assert_eq!(ids.len(), spans.len(), "no span is told twice");
     for step in ["RESERVE", "PAY", "CONFIRM", "NOTIFY"] {
@@ -153,12 +160,14 @@ async fn a_booking_is_one_connected_trace_through_every_service_to_its_mail() {
     let linked = |name: &str| {
         receiver.all().into_iter().filter(|span| span.name == name).flat_map(|span| span.links).collect::<Vec<_>>()
     };
-    for batch in ["batch of commands", "orchestrator turn"] {
+    for batch in ["batch of commands", "orchestrator turn", "look at bookings"] {
         let serves = |(trace, id): &(String, String)| trace == TRACE && ids.contains(id.as_str());
         assert!(linked(batch).iter().any(serves), "a {batch} is linked to the spans that it serves");
     }
-    let others: Vec<Seen> =
-        receiver.all().into_iter().filter(|span| span.trace != TRACE && span.links.is_empty()).collect();
+    let batches: BTreeSet<String> =
+        receiver.all().into_iter().filter(|span| !span.links.is_empty()).map(|span| span.trace).collect();
+    let is_other = |span: &Seen| span.trace != TRACE && !batches.contains(&span.trace);
+    let others: Vec<Seen> = receiver.all().into_iter().filter(is_other).collect();
     assert!(others.is_empty(), "nothing else is in the sample: {}", shown(&others));
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use eventicket_contracts::codes;
 use eventicket_contracts::sagas::{BookingView, GET_BOOKINGS, GetBooking};
+use eventicket_nats::trace::{self, Span, Traceparent};
 use eventicket_nats::{Nats, QueryError, QueryFailure};
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -25,6 +26,8 @@ type Answer = Result<Option<BookingView>, QueryFailure>;
 
 struct Read {
     query: GetBooking,
+    /// Of who asks, where its trace is recorded.
+    place: Option<Traceparent>,
     tell: oneshot::Sender<Answer>,
 }
 
@@ -45,7 +48,8 @@ impl Reads {
     /// Too many ask, or there is no answer.
     pub async fn booking(&self, query: GetBooking) -> Answer {
         let (tell, told) = oneshot::channel();
-        self.0.try_send(Read { query, tell }).map_err(|_| too_many())?;
+        let place = trace::here().as_deref().and_then(Traceparent::parse).filter(|place| place.sampled);
+        self.0.try_send(Read { query, place, tell }).map_err(|_| too_many())?;
         let told = tokio::time::timeout(PATIENCE, told).await.map_err(|_| QueryFailure::TimedOut)?;
         told.unwrap_or(Err(QueryFailure::Disconnected))
     }
@@ -74,9 +78,13 @@ async fn ask(nats: Nats, mut asked: mpsc::Receiver<Read>) {
 async fn answer(nats: &Nats, mut reads: Vec<Read>) {
     // Who gave up needs none.
     reads.retain(|read| !read.tell.is_closed());
+    // A trace of its own, linked to those of who asked.
+    let span = Span::linked("look at bookings", reads.iter().filter_map(|read| read.place));
+    let place = span.as_ref().map(Span::place);
     while !reads.is_empty() {
         let queries: Vec<&GetBooking> = reads.iter().map(|read| &read.query).collect();
-        match nats.query::<Vec<Option<BookingView>>>(ORCHESTRATOR, GET_BOOKINGS, &queries).await {
+        let asked = nats.query::<Vec<Option<BookingView>>>(ORCHESTRATOR, GET_BOOKINGS, &queries);
+        match trace::within(place, asked).await {
             Ok(bookings) if (1..=reads.len()).contains(&bookings.len()) => {
                 let answered = reads.drain(..bookings.len()).zip(bookings);
                 answered.for_each(|(read, booking)| drop(read.tell.send(Ok(booking))));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use eventicket_contracts::envelope::{DomainEvent, Key, Reply};
 use eventicket_contracts::payments::FailedRefund;
-use eventicket_contracts::{Clock, Money, SagaId, Timestamp};
+use eventicket_contracts::{Clock, Json, Money, SagaId, Timestamp};
 use eventicket_nats::outbox::{NewEvent, Rows};
 use eventicket_nats::{Fault, Nats};
 use serde::Serialize;
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::charge::{Charge, State};
 use crate::settled::Settled;
-use crate::store::{Batch, Store};
+use crate::store::{Batch, SagaStart, Store, recorded};
 use crate::watch;
 
 /// Changes that may wait for the next transaction.
@@ -55,6 +55,13 @@ impl Write {
     /// A step of every charge's way, of which at most an event follows.
     fn is_step(&self) -> bool {
         self.webhook.is_none() && self.after.is_step_from(&self.before)
+    }
+
+    /// The saga that it opens.
+    fn saga(&self) -> Option<SagaStart> {
+        let (id, input) = failed_refund(&self.before, &self.after)?;
+        let trace = recorded(&self.after).map(str::to_owned);
+        Some(SagaStart { id, customer: input.customer, input: Json::of(&input).unwrap_or_default(), trace })
     }
 
     /// What others are told of it.
@@ -252,8 +259,8 @@ fn first_of_each_row(waiting: &mut Vec<Write>) -> Vec<Write> {
 /// Writes what follows from the changes beside their rows.
 async fn aftermath(tx: &mut Batch, written: &[&Write], now: Timestamp) -> Result<(), sqlx::Error> {
     tx.events(written.iter().filter_map(|write| write.event(now)).collect(), now).await?;
-    let starts = written.iter().filter_map(|write| failed_refund(&write.before, &write.after));
-    tx.start_sagas(starts.collect(), now).await?;
+    let starts: Vec<SagaStart> = written.iter().filter_map(|write| write.saga()).collect();
+    tx.start_sagas(&starts, now).await?;
     let given = |write: &&&Write| write.after.state == State::Refunded && write.after.refund.is_some();
     tx.watch(written.iter().filter(given).map(|write| &write.after.key), now.plus(watch::gap(0))).await?;
     tx.seen_webhooks(written.iter().filter_map(|write| write.webhook.clone()).collect(), now).await

@@ -80,7 +80,7 @@ impl Starter {
             event: None,
             input: start.input,
             give_up_at: self.clock.now().plus(TIMEOUT),
-            trace: None,
+            trace: start.trace,
             blind: true,
         };
         match self.nats.start(&request, TIMEOUT).await {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use eventicket_contracts::Json;
 use eventicket_contracts::envelope::Key;
-use eventicket_contracts::payments::FailedRefund;
 use eventicket_contracts::{CustomerId, SagaId, Timestamp};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -22,6 +21,8 @@ pub(crate) struct SagaStart {
     pub id: SagaId,
     pub customer: CustomerId,
     pub input: Json,
+    /// W3C `traceparent` of the charge, where its trace is recorded.
+    pub trace: Option<String>,
 }
 
 /// What a look at a refund came to.
@@ -42,14 +43,16 @@ impl Store {
 
     /// Sagas that are not opened yet, at most `most`.
     pub async fn starts_due(&self, most: usize) -> Result<Vec<SagaStart>, sqlx::Error> {
-        let rows = sqlx::query("SELECT id, customer, input FROM saga_starts WHERE NOT done ORDER BY id LIMIT $1")
-            .bind(i64::try_from(most).unwrap_or(i64::MAX))
-            .fetch_all(&self.pool)
-            .await?;
+        let rows =
+            sqlx::query("SELECT id, customer, input, trace FROM saga_starts WHERE NOT done ORDER BY id LIMIT $1")
+                .bind(i64::try_from(most).unwrap_or(i64::MAX))
+                .fetch_all(&self.pool)
+                .await?;
         let start = |row: &PgRow| {
             let input = serde_json::from_str(row.try_get("input")?);
             let input = input.map_err(|error| sqlx::Error::Decode(error.into()))?;
-            Ok(SagaStart { id: SagaId(row.try_get("id")?), customer: CustomerId(row.try_get("customer")?), input })
+            let (id, customer) = (SagaId(row.try_get("id")?), CustomerId(row.try_get("customer")?));
+            Ok(SagaStart { id, customer, input, trace: row.try_get("trace")? })
         };
         rows.iter().map(start).collect()
     }
@@ -117,23 +120,18 @@ impl Store {
 
 impl Batch {
     /// Sagas to open.
-    pub async fn start_sagas(
-        &mut self,
-        starts: Vec<(SagaId, FailedRefund)>,
-        now: Timestamp,
-    ) -> Result<(), sqlx::Error> {
+    pub async fn start_sagas(&mut self, starts: &[SagaStart], now: Timestamp) -> Result<(), sqlx::Error> {
         if starts.is_empty() {
             return Ok(());
         }
-        let json =
-            |input: &FailedRefund| serde_json::to_string(input).map_err(|error| sqlx::Error::Encode(error.into()));
         sqlx::query(
-            "INSERT INTO saga_starts (id, customer, input, created_at)
-             SELECT n.*, $4 FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS n ON CONFLICT DO NOTHING",
+            "INSERT INTO saga_starts (id, customer, input, trace, created_at)
+             SELECT n.*, $5 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[]) AS n ON CONFLICT DO NOTHING",
         )
-        .bind(starts.iter().map(|(id, _)| id.0).collect::<Vec<_>>())
-        .bind(starts.iter().map(|(_, input)| input.customer.0).collect::<Vec<_>>())
-        .bind(starts.iter().map(|(_, input)| json(input)).collect::<Result<Vec<_>, _>>()?)
+        .bind(starts.iter().map(|start| start.id.0).collect::<Vec<_>>())
+        .bind(starts.iter().map(|start| start.customer.0).collect::<Vec<_>>())
+        .bind(starts.iter().map(|start| start.input.text()).collect::<Vec<_>>())
+        .bind(starts.iter().map(|start| start.trace.as_deref()).collect::<Vec<_>>())
         .bind(now.millis())
         .execute(&mut *self.tx)
         .await?;

@@ -181,7 +181,7 @@ impl Batch {
 }
 
 /// The charge's trace, where there will be spans below it.
-pub(super) fn recorded(charge: &Charge) -> Option<&str> {
+pub(crate) fn recorded(charge: &Charge) -> Option<&str> {
     charge.trace.as_deref().filter(|trace| is_sampled(Some(trace)))
 }
 

@@ -15,7 +15,7 @@ use sqlx::{PgPool, Row};
 use uuid::Uuid;
 
 pub(crate) use aftermath::{Looked, SagaStart};
-pub(crate) use batch::Batch;
+pub(crate) use batch::{Batch, recorded};
 pub(crate) use row::RowsFound;
 
 use crate::charge::{Charge, Outcome, State, Terms};

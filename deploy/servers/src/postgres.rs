@@ -26,9 +26,9 @@ const CONFIGURATION: &[(&str, &str)] = &[
     // Less often a checkpoint, less often whole pages in the log; more often, less to read again after a crash: 370 MB took a
     // second. Pages are not compressed: in a rush that took 4 % of all CPU.
     ("max_wal_size", "4GB"),
+    ("checkpoint_timeout", "1min"),
     // Each new file of the log was filled with 16 MiB of zeros first, while all commits waited for 40 to 60 ms.
     ("wal_init_zero", "off"),
-    ("checkpoint_timeout", "1min"),
     // Pages that sessions write go to the disk soon, not all together when the kernel finds them too old: every 30 s that
     // was 400 to 600 MB at once, while commits waited for half a second.
     ("backend_flush_after", "512kB"),

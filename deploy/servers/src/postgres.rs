@@ -39,7 +39,7 @@ const CONFIGURATION: &[(&str, &str)] = &[
     ("timezone", "UTC"),
     ("log_timezone", "UTC"),
 ];
-/// The system takes socket addresses of up to 107 bytes, of which the file's name takes 20.
+/// Systems take socket addresses of up to 103 to 107 bytes, of which the file's name takes 15.
 const LONGEST_SOCKET_FOLDER: usize = 87;
 /// For data that nobody misses after a crash.
 const DISPOSABLE: &[(&str, &str)] = &[("fsync", "off"), ("full_page_writes", "off"), ("synchronous_commit", "off")];
@@ -82,9 +82,11 @@ impl Postgres {
         move |port| format!("postgres://{USER}:{password}@{host}:{port}")
     }
 
-    /// Where it has a socket, which only its user and root can reach.
+    /// Where it has a socket, which only its user and root can reach. Its setting is a list with commas and quotes.
     fn socket_folder(&self) -> Option<PathBuf> {
-        Some(self.data()).filter(|data| self.local_socket && data.as_os_str().len() <= LONGEST_SOCKET_FOLDER)
+        let data = self.data();
+        let fits = |path: &str| path.len() <= LONGEST_SOCKET_FOLDER && !path.contains([',', '"']);
+        data.to_str().is_some_and(|path| self.local_socket && fits(path)).then_some(data)
     }
 
     fn data(&self) -> PathBuf {
@@ -159,6 +161,16 @@ impl Server for Postgres {
 
     fn pid_file(&self) -> (PathBuf, PathBuf) {
         (self.data().join("postmaster.pid"), self.data())
+    }
+
+    fn processes(&self) -> Option<(PathBuf, &'static str)> {
+        Some((self.data(), "postgres"))
+    }
+
+    fn socket_files(&self) -> Vec<PathBuf> {
+        let is_socket = |file: &fs::DirEntry| file.file_name().to_string_lossy().starts_with(".s.PGSQL.");
+        let files = fs::read_dir(self.data()).into_iter().flatten().flatten();
+        files.filter(is_socket).map(|file| file.path()).collect()
     }
 
     fn log(&self) -> PathBuf {

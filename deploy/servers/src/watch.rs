@@ -27,6 +27,8 @@ const JANITOR: &str = include_str!("janitor.sh");
 const START: Duration = Duration::from_secs(120);
 /// How long it may take to stop before it is killed.
 const STOP: Duration = Duration::from_secs(30);
+/// How long the processes of a server that died may take to notice it.
+const ORPHANS: Duration = Duration::from_millis(300);
 /// Starts on different ports: the port that was free may be taken by the time the server binds it.
 const PORTS: usize = 5;
 const POLL: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
@@ -44,6 +46,14 @@ pub(crate) trait Server: Send + Sync + 'static {
     fn user(&self) -> Option<User>;
     /// The file with its process id, and what stands in the command line of the process that wrote it.
     fn pid_file(&self) -> (PathBuf, PathBuf);
+    /// The folder that its processes work in, where there are several of them, and what their command lines contain.
+    fn processes(&self) -> Option<(PathBuf, &'static str)> {
+        None
+    }
+    /// Sockets and their lock files that a process left which is gone.
+    fn socket_files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
     fn log(&self) -> PathBuf;
     /// Whether this very server answers at the port; else why not.
     fn probe(&self, port: u16) -> impl Future<Output = Result<(), String>> + Send;
@@ -208,11 +218,8 @@ fn free_port() -> Result<u16, Error> {
 async fn stop_leftover<S: Server>(server: &S) -> Result<(), Error> {
     let (file, mark) = server.pid_file();
     let Some(pid) = leftover(&file, &mark) else {
-        // The process that wrote it is gone, and another may have its id now.
-        return match fs::remove_file(&file) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &file)(error)),
-            _ => Ok(()),
-        };
+        end_orphans(server).await;
+        return remove_locks(server, file);
     };
     tracing::warn!(server = S::NAME, %pid, "stopping one that was left running");
     for signal in S::SIGNALS.into_iter().chain([Signal::SIGKILL]) {
@@ -226,6 +233,48 @@ async fn stop_leftover<S: Server>(server: &S) -> Result<(), Error> {
         }
     }
     Err(Error::NotStarted { server: S::NAME, reason: format!("process {pid} cannot be stopped"), log: server.log() })
+}
+
+/// Ends processes whose server is gone. PostgreSQL's notice it when they wait the next time, and until the last one has ended no
+/// other server starts in the folder.
+async fn end_orphans<S: Server>(server: &S) {
+    let Some((folder, mark)) = server.processes() else { return };
+    let began = Instant::now();
+    loop {
+        let orphans = working_in(&folder, mark);
+        if orphans.is_empty() || began.elapsed() > STOP {
+            return;
+        }
+        if began.elapsed() > ORPHANS {
+            tracing::warn!(server = S::NAME, ?orphans, "ending what it left");
+            for pid in orphans {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Processes in this folder whose command line contains the mark, as far as the system tells.
+fn working_in(folder: &Path, mark: &str) -> Vec<Pid> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let in_folder =
+        processes.filter(|process| fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == folder));
+    let pids = in_folder.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| is_running(*pid, mark)).map(Pid::from_raw).collect()
+}
+
+/// The process that wrote them is gone, and another may have its id now.
+fn remove_locks<S: Server>(server: &S, pid_file: PathBuf) -> Result<(), Error> {
+    for file in server.socket_files().into_iter().chain([pid_file]) {
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("remove", &file)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The process whose id is the file's first line, if it runs and its command line contains the mark.

@@ -165,3 +165,21 @@ async fn a_server_that_dies_comes_back_at_its_port() {
     servers.stop().await;
     assert!(!home.path().exists(), "a temporary home is removed");
 }
+
+#[tokio::test]
+async fn postgres_comes_back_beside_a_session_that_does_not_end() {
+    let home = Home::temporary().unwrap();
+    let servers = Servers::start(&home, Options { durable: false, ..Options::default() }).await.unwrap();
+    let (server, url) = (pids(home.path())[0], servers.database_url.clone());
+    let mut session = connect(&url).await.unwrap();
+    let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut session).await.unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
+    kill(server, Signal::SIGKILL).unwrap();
+    let again = async || pids(home.path())[0] != server && connect(&url).await.is_ok();
+    let began = Instant::now();
+    until("PostgreSQL comes back", async || home.path().join("postgres/data/postmaster.pid").exists() && again().await)
+        .await;
+    assert!(!is_running(pid, "postgres"), "the session was ended");
+    assert!(!servers.failed().is_cancelled(), "after {:?}", began.elapsed());
+    servers.stop().await;
+}

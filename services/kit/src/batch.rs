@@ -61,7 +61,7 @@ impl Batches {
     }
 
     /// Runs one statement, which is its own transaction and ends with [`all_or_none`]. Whether it did what it says; it did
-    /// nothing otherwise.
+    /// nothing otherwise, and PostgreSQL's log then has a division by zero.
     ///
     /// # Errors
     /// The database's; whether anything was done is not known then.

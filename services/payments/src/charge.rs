@@ -173,7 +173,7 @@ pub(crate) struct Charge {
     pub fence: Option<Fencing>,
     /// The saga that stands for a refund which failed.
     pub failed_refund: Option<SagaId>,
-    /// Of the command; not kept in the table.
+    /// Of the command; kept in the table where it is recorded.
     pub trace: Option<String>,
 }
 

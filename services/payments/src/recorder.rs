@@ -1,4 +1,5 @@
-//! Commits what was seen at the gateway: whatever is ready in one transaction, then the replies leave.
+//! Commits what was seen at the gateway: whatever is ready in one transaction for steps of charges' ways and one for the rest,
+//! then the replies leave.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -52,15 +53,16 @@ pub(crate) enum Unwritten {
 }
 
 impl Write {
-    /// A step of every charge's way, of which at most an event follows.
+    /// A step of every charge's way, of which at most an event follows: no saga, no watch.
     fn is_step(&self) -> bool {
-        self.webhook.is_none() && self.after.is_step_from(&self.before)
+        self.webhook.is_none() && self.after.state != State::Refunded && self.after.is_step_from(&self.before)
     }
 
     /// The saga that it opens.
     fn saga(&self) -> Option<SagaStart> {
         let (id, input) = failed_refund(&self.before, &self.after)?;
         let trace = recorded(&self.after).map(str::to_owned);
+        // It holds no map whose keys are not texts, so that writing it cannot fail.
         Some(SagaStart { id, customer: input.customer, input: Json::of(&input).unwrap_or_default(), trace })
     }
 

@@ -97,9 +97,8 @@ fn goodput(report: &Report, all: &Reports<'_>, share: f64) -> Option<(String, bo
 /// bought bookings at the knee's price.
 fn with_refusals(report: &Report, all: &Reports<'_>) -> Option<(String, bool)> {
     let (knee, phase) = (all.named("knee")?, load(report)?);
-    let confirmed: u64 = report.phases.iter().map(|phase| phase.confirmed).sum();
     let beyond = |name| (us(report, name) - us(knee, name)).max(0.0);
-    let seconds = (beyond("gateway") + beyond(OWN)) * confirmed as f64 / 1e6;
+    let seconds = (beyond("gateway") + beyond(OWN)) * phase.confirmed as f64 / 1e6;
     let bought = seconds / (sum(knee) / 1e6) / phase.seconds;
     let (rate, share) = (all.knee()?, (phase.goodput + bought) / all.knee()?);
     Some((format!("{:.0}/s and {bought:.0}/s, {:.0} % of {rate:.0}/s", phase.goodput, 100.0 * share), share >= 0.95))
@@ -171,17 +170,20 @@ pub fn render(reports: &[Report]) -> String {
 }
 
 fn machines(text: &mut String, reports: &[Report]) {
-    let mut lines: Vec<String> = Vec::new();
+    let mut machines: Vec<(String, Vec<&str>)> = Vec::new();
     for report in reports {
         let machine = &report.machine;
-        let commit = machine.commit.as_deref().unwrap_or("unknown");
         let build = if machine.release { "" } else { ", a DEBUG build" };
-        let line = format!("{} cores of {}, commit {commit}{build}", machine.cores, machine.model);
-        if !lines.contains(&line) {
-            lines.push(line);
+        let line = format!("{} cores of {}{build}", machine.cores, machine.model);
+        let commit = machine.commit.as_deref().unwrap_or("unknown");
+        match machines.iter_mut().find(|(known, _)| *known == line) {
+            Some((_, commits)) if commits.contains(&commit) => {}
+            Some((_, commits)) => commits.push(commit),
+            None => machines.push((line, vec![commit])),
         }
     }
-    let _ = writeln!(text, "\nMachine: {}.", lines.join("; "));
+    let lines = machines.iter().map(|(line, commits)| format!("{line}, commit {}", commits.join(" and ")));
+    let _ = writeln!(text, "\nMachine: {}.", lines.collect::<Vec<_>>().join("; "));
 }
 
 fn targets(text: &mut String, all: &Reports<'_>) {
@@ -315,6 +317,17 @@ mod tests {
         // 230 us for each of 3,000, at 300 us a booking.
         assert!(line(&text, "what refusals").ends_with("| 3000/s and 2300/s, 88 % of 6000/s | **missed** |"));
         assert!(line(&text, "p99 under 1 s").ends_with("met |"));
+    }
+
+    #[test]
+    fn a_machine_is_named_once_with_all_its_commits() {
+        let of = |commit: &str| {
+            let mut report = report("low", 1_000.0, 1_000.0, 50.0);
+            report.machine.commit = Some(commit.into());
+            report
+        };
+        let text = render(&[of("a1"), of("b2"), of("a1")]);
+        assert!(line(&text, "Machine:").ends_with("2 cores of a | chip, commit a1 and b2."));
     }
 
     #[test]

@@ -15,7 +15,8 @@ use super::batch::recorded;
 use super::row::{Columns, outcome_name, signed};
 use crate::charge::{Charge, State};
 
-/// A replica that was taken for dead writes nothing: nobody would look for its rows after a crash.
+/// A replica that was taken for dead writes nothing: nobody would look for its rows after a crash. Whether its row is locked before
+/// the sagas or after them does not matter: nobody waits for that row.
 const ALIVE: &str = "alive AS MATERIALIZED (SELECT FROM replicas WHERE id = $6 FOR KEY SHARE SKIP LOCKED)";
 const EXISTS: &str = "EXISTS (SELECT FROM alive)";
 

@@ -281,6 +281,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_is_looked_up_and_must_be_plain_http() {
+        eventicket_kit::tls::install();
         let site = Site::new("http://127.0.0.1:8080/").await.unwrap();
         assert_eq!((site.url.as_str(), site.host.as_str()), ("http://127.0.0.1:8080", "127.0.0.1:8080"));
         assert_eq!(site.address, "127.0.0.1:8080".parse().unwrap());

@@ -4,7 +4,8 @@ use eventicket_contracts::envelope::{Answer, Half};
 use eventicket_mock_gateway::ledger::Status;
 use serde_json::json;
 
-use crate::world::{Hold, PRICE, World, item};
+use crate::messages::item;
+use crate::world::{Hold, PRICE, World};
 
 /// The service is dropped while it waits for the held call, and started again.
 async fn crash_at(hold: Hold) {

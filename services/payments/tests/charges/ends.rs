@@ -6,7 +6,8 @@ use eventicket_mock_gateway::ledger::Status;
 use eventicket_payments::State;
 use serde_json::json;
 
-use crate::world::{Hold, PRICE, World, code, item};
+use crate::messages::{code, item};
+use crate::world::{Hold, PRICE, World};
 
 #[tokio::test]
 async fn rule_01_a_charge_is_made_once_however_often_it_is_asked_for() {
@@ -46,7 +47,7 @@ async fn rule_05_a_refused_charge_is_rejected_once_its_intent_is_cancelled() {
         assert!(rejection.message.contains(word), "{}", rejection.message);
         assert_eq!(w.statuses(&key), [Status::Canceled]);
         assert_eq!(code(&w.charged(&key, token).await), expected, "the same answer again");
-        assert_eq!(w.undone(&key).await, crate::world::refunded(None));
+        assert_eq!(w.undone(&key).await, crate::messages::refunded(None));
     }
     w.end().await;
 }

@@ -6,7 +6,8 @@ use eventicket_mock_gateway::ledger::Status;
 use eventicket_payments::State;
 use serde_json::json;
 
-use crate::world::{Hold, PRICE, World, code, fence_item, item, refunded};
+use crate::messages::{code, fence_item, item, refunded};
+use crate::world::{Hold, PRICE, World};
 
 fn done(amount: Option<Money>) -> Recorded {
     Recorded::Done(json!({ "amount": amount }).into())

@@ -11,7 +11,8 @@ use eventicket_payments::State;
 use serde_json::json;
 use sqlx::{Postgres, Transaction};
 
-use crate::world::{Hold, PATIENCE, World, code, item};
+use crate::messages::{code, item};
+use crate::world::{Hold, PATIENCE, World};
 
 /// The lock of a saga.
 async fn locked(w: &World, saga: SagaId) -> Transaction<'static, Postgres> {

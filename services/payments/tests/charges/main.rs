@@ -5,6 +5,7 @@ mod ends;
 mod fences;
 mod gate;
 mod locks;
+mod messages;
 mod neighbours;
 mod orchestrator;
 mod pending;

@@ -8,7 +8,8 @@ use eventicket_payments::State;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor as _, PgPool};
 
-use crate::world::{Hold, PATIENCE, PRICE, World, item, refunded};
+use crate::messages::{item, refunded};
+use crate::world::{Hold, PATIENCE, PRICE, World};
 
 /// Calls to the gateway in flight, at most.
 const CALLS: usize = 256;

@@ -9,7 +9,8 @@ use eventicket_contracts::{Json, subjects};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
-use crate::world::{PATIENCE, World, json};
+use crate::messages::json;
+use crate::world::{PATIENCE, World};
 
 /// Answers starts.
 pub struct Orchestrator {

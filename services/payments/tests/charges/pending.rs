@@ -6,7 +6,8 @@ use eventicket_mock_gateway::ledger::Status;
 use eventicket_payments::State;
 use serde_json::json;
 
-use crate::world::{PATIENCE, PRICE, World, code, refunded};
+use crate::messages::{code, refunded};
+use crate::world::{PATIENCE, PRICE, World};
 
 #[tokio::test]
 async fn rule_06_pending_is_told_when_it_is_news_and_who_asks_again_has_the_gateway_asked() {

@@ -7,8 +7,9 @@ use eventicket_mock_gateway::ledger::RefundStatus;
 use eventicket_payments::State;
 use serde_json::json;
 
+use crate::messages::{code, refunded};
 use crate::orchestrator::Orchestrator;
-use crate::world::{PRICE, World, code, refunded};
+use crate::world::{PRICE, World};
 
 #[tokio::test]
 async fn rule_06_a_refund_is_pending_until_the_gateway_says_that_it_succeeded() {

@@ -11,8 +11,9 @@ use eventicket_payments::State;
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::messages::code;
 use crate::orchestrator::Orchestrator;
-use crate::world::{World, code};
+use crate::world::World;
 
 /// What a token stands for: how its charge ends, and what its undo leaves.
 #[derive(Clone, Copy, Debug, PartialEq)]

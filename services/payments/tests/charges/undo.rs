@@ -5,7 +5,8 @@ use eventicket_contracts::envelope::{Answer, Half};
 use eventicket_mock_gateway::ledger::Status;
 use eventicket_payments::State;
 
-use crate::world::{Hold, PRICE, World, code, refunded};
+use crate::messages::{code, refunded};
+use crate::world::{Hold, PRICE, World};
 
 #[tokio::test]
 async fn rule_01_an_undo_before_its_do_leaves_a_tombstone() {

@@ -5,7 +5,8 @@ use eventicket_mock_gateway::ledger::Status;
 use eventicket_payments::State;
 use serde_json::{Value, json};
 
-use crate::world::{Hold, PRICE, World, refunded, webhook};
+use crate::messages::{refunded, webhook};
+use crate::world::{Hold, PRICE, World};
 
 /// An intent as a webhook shows it.
 fn intent(key: &Key, id: &str, status: &str) -> Value {

@@ -3,11 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::body::Bytes;
-use eventicket_contracts::envelope::{Answer, DomainEvent, Envelope, Fence, Fenced, Half, Item, Key, Reply};
+use eventicket_contracts::envelope::{Answer, DomainEvent, Envelope, Fenced, Half, Item, Key, Reply};
 use eventicket_contracts::payments::{Payment, PaymentQuery};
 use eventicket_contracts::subjects::{self, Service};
-use eventicket_contracts::{Currency, CustomerId, Json, Money, SagaId, Timestamp};
+use eventicket_contracts::{Currency, CustomerId, Money, SagaId};
 use eventicket_kit::Context;
 use eventicket_kit::seal::SealKeys;
 use eventicket_mock_gateway::ledger::{self, Ledger, Status};
@@ -15,11 +14,12 @@ use eventicket_mock_gateway::{Config, Server, Webhooks, sign};
 use eventicket_nats::{Outgoing, command_headers};
 use eventicket_payments::{ChargeRow, DATABASE, MIGRATOR, State};
 use futures::{FutureExt, StreamExt};
-use serde::Serialize;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use crate::messages::{fence_item, item, json, webhook};
 
 pub use crate::gate::{Gate, Hold};
 
@@ -388,39 +388,8 @@ impl Drop for World {
     }
 }
 
-pub fn item(key: &Key, half: Half, body: &Value, deadline: Option<Timestamp>) -> Item {
-    let body = RawValue::from_string(body.to_string()).unwrap();
-    Item { key: key.clone(), half, attempt: 1, deadline, trace: None, body: body.into() }
-}
-
-pub fn fence_item(key: &Key, id: u32, undo: bool) -> Item {
-    let fence = Fence { id, action: "charge".into(), undo, body: Json::NULL };
-    item(key, Half::Fence, &serde_json::to_value(fence).unwrap(), None)
-}
-
-/// The body of a webhook.
-pub fn webhook(id: &str, kind: &str, object: &Value) -> String {
-    json!({ "id": format!("evt_{id}"), "object": "event", "type": kind, "data": { "object": object } }).to_string()
-}
-
 async fn free_address() -> SocketAddr {
     tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
-}
-
-pub fn json<T: Serialize>(value: &T) -> Bytes {
-    serde_json::to_vec(value).unwrap().into()
-}
-
-/// The code of a rejection.
-pub fn code(answer: &Answer) -> &str {
-    match answer {
-        Answer::Rejected(rejection) => &rejection.code,
-        other => panic!("not rejected: {other:?}"),
-    }
-}
-
-pub fn refunded(amount: Option<Money>) -> Answer {
-    Answer::done(json!({ "amount": amount }))
 }
 
 async fn start_mock(config: Config) -> (Config, JoinHandle<anyhow::Result<()>>) {

@@ -1,4 +1,5 @@
-//! The transaction of a batch: its session, the locks of its sagas, and what it reads under them.
+//! The transaction of a batch: its session, the locks of its sagas, and what it reads under them; or one statement that is its
+//! own transaction, and does all or nothing.
 
 use std::fmt::{Display, Write as _};
 use std::ops::{Deref, DerefMut};
@@ -67,10 +68,7 @@ impl Batches {
     /// The database's; whether anything was done is not known then.
     pub async fn at_once(&self, query: Query<'_, Postgres, PgArguments>) -> Result<bool, sqlx::Error> {
         let mut session = self.session().await?;
-        let done = match query.execute(&mut *session).await {
-            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(ZERO) => false,
-            done => done.map(|_| true)?,
-        };
+        let done = did_all(query.execute(&mut *session).await)?;
         keep(&self.kept, session);
         Ok(done)
     }
@@ -186,10 +184,22 @@ pub fn locked(keys: &str) -> String {
 /// The condition of what is written under the locks of [`locked`].
 pub const LOCKED: &str = "(SELECT n FROM locked) >= 0";
 
-/// The end of a statement for [`Batches::at_once`]: it fails, and with it all that the statement does, unless the common table
-/// expression `rows` has `number` rows.
-pub fn all_or_none(rows: &str, number: &str) -> String {
-    format!("SELECT 1 / ((SELECT count(*) FROM {rows}) = {number})::int")
+/// The end of a statement: it fails, and with it all that the statement does, unless the common table expressions `rows` have
+/// `number` rows together. [`did_all`] tells that failure from others.
+pub fn all_or_none(rows: &[&str], number: &str) -> String {
+    let counts: Vec<String> = rows.iter().map(|rows| format!("(SELECT count(*) FROM {rows})")).collect();
+    format!("SELECT 1 / ({} = {number})::int", counts.join(" + "))
+}
+
+/// Whether a statement that ends with [`all_or_none`] did all; none of it otherwise.
+///
+/// # Errors
+/// Any other one of the database.
+pub fn did_all<T>(executed: Result<T, sqlx::Error>) -> Result<bool, sqlx::Error> {
+    match executed {
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(ZERO) => Ok(false),
+        executed => executed.map(|_| true),
+    }
 }
 
 /// Takes the transaction's advisory locks of these sagas, in an order that all batches share. Whoever decides about a

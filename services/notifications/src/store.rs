@@ -29,7 +29,7 @@ const INSERT: &str = "
                 $9::bigint[])
          AS n (saga, step, round, template, customer, data, answer, trace, created_at)";
 static INSERT_AT_ONCE: LazyLock<String> = LazyLock::new(|| {
-    let (locked, made) = (batch::locked("$10"), batch::all_or_none("made", "$11"));
+    let (locked, made) = (batch::locked("$10"), batch::all_or_none(&["made"], "$11"));
     format!("WITH {locked}, made AS ({INSERT} WHERE {LOCKED} ON CONFLICT DO NOTHING RETURNING 1) {made}")
 });
 

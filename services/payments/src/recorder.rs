@@ -119,9 +119,13 @@ impl Recorder {
             while !waiting.is_empty() {
                 let (steps, others): (Vec<_>, Vec<_>) =
                     first_of_each_row(&mut waiting).into_iter().partition(Write::is_step);
-                for batch in [steps, others].into_iter().filter(|batch| !batch.is_empty()) {
-                    let ends = self.persist(&batch).await;
-                    self.tell(batch, ends);
+                if !steps.is_empty() {
+                    let ends = self.persist_steps(&steps).await;
+                    self.tell(steps, ends);
+                }
+                if !others.is_empty() {
+                    let ends = self.persist(&others, false).await;
+                    self.tell(others, ends);
                 }
             }
         }
@@ -150,17 +154,25 @@ impl Recorder {
         }
     }
 
-    /// Commits, however often it takes: what was seen at the gateway must not be lost while this process lives. What the
-    /// data is to blame for (rule 9) is halved until it stands alone, so that it stops nobody else. An end for each change.
-    async fn persist(&self, batch: &[Write]) -> Vec<End> {
-        let unsure = match self.at_once(batch).await {
-            Ok(true) => return vec![End::Written; batch.len()],
-            Ok(false) => false,
+    /// Commits steps in one statement, or as anything else where somebody else has changed one of their rows.
+    async fn persist_steps(&self, steps: &[Write]) -> Vec<End> {
+        let now = self.clock.now();
+        let rows: Vec<&Charge> = steps.iter().map(|write| &write.after).collect();
+        let events = Rows::of(steps.iter().filter_map(|write| write.event(now)));
+        match self.store.advance(&rows, events, now).await {
+            Ok(true) => vec![End::Written; steps.len()],
+            Ok(false) => self.persist(steps, false).await,
             Err(error) => {
                 tracing::debug!(%error, "steps of charges could not be recorded at once");
-                true
+                self.persist(steps, true).await
             }
-        };
+        }
+    }
+
+    /// Commits, however often it takes: what was seen at the gateway must not be lost while this process lives. What the
+    /// data is to blame for (rule 9) is halved until it stands alone, so that it stops nobody else. An end for each change.
+    /// `unsure`: as in [`Self::transaction`].
+    async fn persist(&self, batch: &[Write], unsure: bool) -> Vec<End> {
         let (mut ends, mut last_tries) = (vec![End::Moved; batch.len()], 0);
         let mut parts = vec![(0..batch.len(), unsure)];
         while let Some((part, unsure)) = parts.pop() {
@@ -194,16 +206,6 @@ impl Recorder {
             tokio::time::sleep(RETRY).await;
         }
         ends
-    }
-
-    /// Steps of rows that nobody else has changed, in one statement; false where there is anything else.
-    async fn at_once(&self, batch: &[Write]) -> Result<bool, sqlx::Error> {
-        if !batch.iter().all(Write::is_step) {
-            return Ok(false);
-        }
-        let now = self.clock.now();
-        let rows: Vec<&Charge> = batch.iter().map(|write| &write.after).collect();
-        self.store.advance(&rows, Rows::of(batch.iter().filter_map(|write| write.event(now))), now).await
     }
 
     /// Whether each change was written. `unsure`: a former try may have been committed without our knowledge; what then

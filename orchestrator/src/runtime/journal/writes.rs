@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use eventicket_contracts::SagaId;
+use eventicket_kit::batch::{all_or_none, did_all};
 use eventicket_planted::Fault;
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
@@ -58,9 +59,6 @@ const WRITTEN: &str = "
          RETURNING s.id, s.ended),
     over AS (DELETE FROM unfinished WHERE id = ANY(ARRAY(SELECT id FROM changed WHERE ended)))";
 
-/// SQLSTATE of a division by zero.
-const ZERO: &str = "22012";
-
 /// Stores a whole turn in one statement, which is its transaction: the sagas, and the replica's counts where they changed.
 /// False where a row was not as it was read: nothing is stored then. `alone`: no other replica is known. Should one begin
 /// meanwhile and meet this turn in a circle, the database ends one of the two turns, which is computed anew.
@@ -74,14 +72,11 @@ pub async fn store(
     let sql = format!(
         "{WRITTEN},
          counted AS (UPDATE replicas SET outstanding = $29 WHERE name = $1 AND $29 IS NOT NULL)
-         SELECT 1 / (((SELECT count(*) FROM begun) + (SELECT count(*) FROM changed) = $30)::int)"
+         {}",
+        all_or_none(&["begun", "changed"], "$30")
     );
     let number = i64::try_from(writes.len()).unwrap_or(i64::MAX);
-    let stored = bound(&sql, replica, writes, !alone).bind(outstanding).bind(number).execute(session).await;
-    match stored {
-        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(ZERO) => Ok(false),
-        stored => stored.map(|_| true),
-    }
+    did_all(bound(&sql, replica, writes, !alone).bind(outstanding).bind(number).execute(session).await)
 }
 
 /// Stores sagas in a transaction, and returns the ids of those that were stored.

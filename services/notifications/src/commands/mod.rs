@@ -7,7 +7,7 @@ mod send;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use eventicket_contracts::envelope::{Answer, Key};
+use eventicket_contracts::envelope::{Answer, Half, Key};
 use eventicket_contracts::subjects::{FENCE, Service};
 use eventicket_contracts::{Clock, SagaId, Timestamp};
 use eventicket_nats::{Commands, Delivered, Fault, Handled};
@@ -31,6 +31,9 @@ impl Notifications {
     /// Handles a batch of new deliveries, as nearly always, without a look for what is recorded; `None` where there is
     /// anything else.
     async fn record(&self, batch: &[Delivered]) -> Result<Option<Vec<Handled>>, sqlx::Error> {
+        if batch.iter().any(|command| command.item.half != Half::Do) {
+            return Ok(None);
+        }
         let mut desk = Desk::new(HashMap::new(), self.clock.now());
         let handled = batch.iter().map(|command| decide(&mut desk, command)).collect();
         let all_new = desk.new.len() == batch.len() && desk.new.iter().all(|delivery| delivery.refused.is_none());

@@ -61,6 +61,9 @@ impl Payments {
     /// Handles a batch of charges that all begin, as nearly always, without a look for their rows; `None` where there is
     /// anything else.
     async fn begin(&self, batch: &[Delivered]) -> Result<Option<Vec<Handled>>, Fault> {
+        if batch.iter().any(|command| command.item.half != Half::Do) {
+            return Ok(None);
+        }
         let (surroundings, mut rows) = (self.surroundings(), Rows::new(RowsFound::new()));
         let handled = batch.iter().map(|command| rows.handle(command, &surroundings)).collect();
         let new = rows.written(Origin::New);

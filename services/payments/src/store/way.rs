@@ -18,10 +18,10 @@ use crate::charge::{Charge, State};
 /// A replica that was taken for dead writes nothing: nobody would look for its rows after a crash. Whether its row is locked before
 /// the sagas or after them does not matter: nobody waits for that row.
 const ALIVE: &str = "alive AS MATERIALIZED (SELECT FROM replicas WHERE id = $6 FOR KEY SHARE SKIP LOCKED)";
-const EXISTS: &str = "EXISTS (SELECT FROM alive)";
+const IS_ALIVE: &str = "EXISTS (SELECT FROM alive)";
 
 static BEGIN: LazyLock<String> = LazyLock::new(|| {
-    let (locked, made) = (batch::locked("$5"), all_or_none("made", "$7"));
+    let (locked, made) = (batch::locked("$5"), all_or_none(&["made"], "$7"));
     format!(
         "WITH {ALIVE}, {locked},
          made AS (
@@ -30,14 +30,14 @@ static BEGIN: LazyLock<String> = LazyLock::new(|| {
              SELECT unnest($2::uuid[]), unnest($3::text[]), unnest($4::integer[]), unnest($8::uuid[]),
                     unnest($9::bigint[]), unnest($10::text[]), unnest($11::text[]), unnest($12::text[]),
                     unnest($13::text[]), unnest($14::integer[]), unnest($15::text[]), $16, 1, $6, $1, $1
-             WHERE {LOCKED} AND {EXISTS}
+             WHERE {LOCKED} AND {IS_ALIVE}
              ON CONFLICT DO NOTHING RETURNING 1)
          {made}"
     )
 });
 
 static ADVANCE: LazyLock<String> = LazyLock::new(|| {
-    let (locked, told, written) = (batch::locked("$5"), outbox::INSERT, all_or_none("written", "$7"));
+    let (locked, told, written) = (batch::locked("$5"), outbox::INSERT, all_or_none(&["written"], "$7"));
     format!(
         "WITH {ALIVE}, {locked}, told AS ({told}),
          written AS (
@@ -47,7 +47,8 @@ static ADVANCE: LazyLock<String> = LazyLock::new(|| {
              FROM (SELECT unnest($8::uuid[]) AS saga, unnest($9::text[]) AS step, unnest($10::integer[]) AS round,
                           unnest($11::text[]) AS state, unnest($12::integer[]) AS version, unnest($13::text[]) AS intent,
                           unnest($14::text[]) AS outcome, unnest($15::boolean[]) AS needs_method) AS n
-             WHERE (c.saga, c.step, c.round) = (n.saga, n.step, n.round) AND c.version = n.version - 1 AND {LOCKED} AND {EXISTS}
+             WHERE (c.saga, c.step, c.round) = (n.saga, n.step, n.round) AND c.version = n.version - 1
+                   AND {LOCKED} AND {IS_ALIVE}
              RETURNING 1)
          {written}"
     )

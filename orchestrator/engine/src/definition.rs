@@ -19,6 +19,8 @@ pub type Body = Arc<dyn Fn(&View<'_>) -> Result<Json, String> + Send + Sync>;
 pub type Condition = Arc<dyn Fn(&View<'_>) -> bool + Send + Sync>;
 /// A point in time in milliseconds since 1970, once it is known.
 pub type When = Arc<dyn Fn(&View<'_>) -> Option<i64> + Send + Sync>;
+/// Whether an output is what later steps need; the error says what is wrong with it.
+pub type Fits = Arc<dyn Fn(&Json) -> Result<(), String> + Send + Sync>;
 
 /// A saga's definition. Old versions stay registered while any saga runs under them.
 #[derive(Clone)]
@@ -103,6 +105,8 @@ pub struct Command {
     pub replaced_by: Option<String>,
     /// How long a pending round waits before it is asked again.
     pub ask_every: Duration,
+    /// What later steps need of its output: an operator skips it with one that fits.
+    pub brings: Option<Fits>,
 }
 
 /// What a rejection leads to.
@@ -298,6 +302,7 @@ impl Command {
             on_rejection: OnRejection::Unwind,
             replaced_by: None,
             ask_every: Duration::from_secs(30),
+            brings: None,
         }
     }
 
@@ -312,6 +317,13 @@ impl Command {
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// With an output that later steps need: an operator skips it only with one that fits, the others are told why not.
+    #[must_use]
+    pub fn brings(mut self, fits: impl Fn(&Json) -> Result<(), String> + Send + Sync + 'static) -> Self {
+        self.brings = Some(Arc::new(fits));
         self
     }
 

@@ -343,6 +343,14 @@ pub enum Illegal {
     /// The answer contradicts the recorded one.
     #[error("{0} was answered otherwise before")]
     Contradiction(String),
+    /// Later steps need another output of the step.
+    #[error("{step} brings something else: {why}")]
+    Unfit {
+        /// The step that was to be skipped.
+        step: String,
+        /// What is wrong with the output.
+        why: String,
+    },
     /// The action does not fit the state.
     #[error("{0}")]
     NotNow(&'static str),

@@ -21,6 +21,7 @@ pub(crate) fn conflict_code(illegal: &eventicket_saga::Illegal) -> &'static str 
         Illegal::Unwinding => "unwinding",
         Illegal::NotAwaited(_) => "not_awaited",
         Illegal::KeyReused => codes::KEY_REUSED,
+        Illegal::Unfit { .. } => "unfit_output",
         _ => "conflict",
     }
 }

@@ -65,7 +65,7 @@ fn version_1() -> Definition {
         name: BOOKING.into(),
         version: 1,
         steps: vec![
-            Step::command(RESERVE, Command::new(Call::new("bookings", "reserve", reserve)).undo(release())),
+            Step::command(RESERVE, hold()),
             Step::wait(AWAIT, PAYMENT_METHOD, None)
                 .when(|v| amount(v) > 0 && input(v).is_ok_and(|i| i.method.is_none())),
             Step::command(PAY, pay()).when(|v| amount(v) > 0),
@@ -78,6 +78,12 @@ fn version_1() -> Definition {
             unless: vec![PAY.into()],
         }],
     }
+}
+
+/// Its price and its end are what the booking waits and pays by.
+fn hold() -> Command {
+    let fits = |output: &Json| output.read::<Reserved>().map(drop).map_err(|error| error.to_string());
+    Command::new(Call::new("bookings", "reserve", reserve)).undo(release()).brings(fits)
 }
 
 fn release() -> Call {

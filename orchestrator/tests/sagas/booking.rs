@@ -7,7 +7,7 @@ use eventicket_contracts::{Currency, CustomerId, EventId, Money, SagaId, Timesta
 use eventicket_orchestrator::runtime::admission;
 use eventicket_orchestrator::sagas::RowView;
 use eventicket_saga::testing::{Behaviour, Play};
-use eventicket_saga::{Answer, Half, Input, Phase, Saga};
+use eventicket_saga::{Answer, Half, Illegal, Input, OperatorAction, Phase, Saga};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -79,6 +79,24 @@ fn declined() -> Answer {
 fn pending(url: Option<&str>) -> Answer {
     let next_action = url.map(|url| NextAction { url: url.into() });
     Answer::Pending(serde_json::to_value(ChargePending { intent: "pi_1".into(), next_action }).unwrap().into())
+}
+
+#[test]
+fn a_booking_without_a_price_goes_no_further() {
+    booking(|case| {
+        let mut play = case.started();
+        let skip = |output: serde_json::Value| Input::Act {
+            action: OperatorAction::Skip { output: output.into() },
+            actor: "ann".into(),
+            reason: "held by hand".into(),
+        };
+        for unfit in [json!(null), json!({ "title": "Concert" })] {
+            let refused = play.feed(skip(unfit)).unwrap_err();
+            assert!(matches!(&refused, Illegal::Unfit { step, .. } if step == "RESERVE"), "{refused}");
+        }
+        play.run();
+        assert_eq!(play.saga.phase, Phase::Completed);
+    });
 }
 
 #[test]

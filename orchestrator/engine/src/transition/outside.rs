@@ -5,7 +5,7 @@ use eventicket_json::Json;
 use eventicket_planted::Fault;
 
 use super::Run;
-use crate::definition::Kind;
+use crate::definition::{Command, Kind};
 use crate::input::{Illegal, OperatorAction, What};
 use crate::state::{NEVER, Phase, Purpose, Reason, SignalKey, Status, StepState, Undo};
 
@@ -62,7 +62,7 @@ impl Run<'_, '_> {
                 self.retry_now();
             }
             OperatorAction::Skip { output } => {
-                self.may_skip()?;
+                self.may_skip(&output)?;
                 self.note(What::Skipped, actor, reason);
                 let at = self.saga.at;
                 if self.saga.steps[at].attempts == 0 || Fault::SkipWithoutFence.is_planted() {
@@ -215,7 +215,7 @@ impl Run<'_, '_> {
     }
 
     /// The point of no return is never skipped; what comes after it may be.
-    fn may_skip(&self) -> Result<(), Illegal> {
+    fn may_skip(&self, output: &Json) -> Result<(), Illegal> {
         self.may_go_on()?;
         let step = self.saga.steps.get(self.saga.at);
         match self.definition.command(self.saga.at) {
@@ -226,6 +226,9 @@ impl Run<'_, '_> {
             }
             Some(_) if step.is_some_and(|s| s.fence.is_some()) => Err(FENCED),
             Some(_) if self.passed_deadline().is_some() => Err(Illegal::NotNow("a deadline has passed")),
+            Some(Command { brings: Some(fits), .. }) => {
+                fits(output).map_err(|why| Illegal::Unfit { step: self.name(self.saga.at), why })
+            }
             Some(_) => Ok(()),
         }
     }

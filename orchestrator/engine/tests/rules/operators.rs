@@ -60,6 +60,20 @@ fn a_wait_is_not_skipped_and_its_time_out_unwinds() {
 }
 
 #[test]
+fn a_step_is_skipped_only_with_what_later_steps_need() {
+    let fits = |output: &Json| output.read::<u32>().map(drop).map_err(|error| error.to_string());
+    let definition = with(booking(), "PAY", |c| *c = c.clone().brings(fits));
+    let mut play = reserved(&definition, json!({}));
+    for unfit in [Json::NULL, json!("five").into()] {
+        let refused = play.feed(act(OperatorAction::Skip { output: unfit })).unwrap_err();
+        assert!(matches!(&refused, Illegal::Unfit { step, .. } if step == "PAY"), "{refused}");
+    }
+    play.feed(act(OperatorAction::Skip { output: json!(5).into() })).unwrap();
+    play.run();
+    assert_eq!(play.saga.phase, Phase::Completed);
+}
+
+#[test]
 fn what_comes_after_the_point_of_no_return_may_be_skipped() {
     let definition = booking();
     let mut play = reserved(&definition, json!({ "free": true }));

@@ -37,7 +37,7 @@ pub struct Skip {
     request_body(content = Skip, example = json!({"reason": "paid by bank transfer", "output": {"intent": "by hand"}})),
     responses(
         (status = 200, description = "The saga after it", body = SagaDetail, example = json!(super::detailed("running", "pending"))),
-        (status = 409, description = "`past_no_return`: the point of no return is never skipped; `conflict`: it is a wait, or its service is being asked; `unwinding`; or `ended`"),
+        (status = 409, description = "`past_no_return`: the point of no return is never skipped; `unfit_output`: later steps need another output of this one, as a booking needs its price; `conflict`: it is a wait, or its service is being asked; `unwinding`; or `ended`"),
         (status = 503, description = "`outcome-unknown`: no answer came in time, look at the saga; or `unavailable`"),
     ),
     security(("bearer" = ["operator", "admin"])),

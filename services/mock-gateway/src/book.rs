@@ -70,30 +70,32 @@ impl Book {
             record.status = if fate == Fate::Unavailable { 503 } else { 500 };
             record.error = Some(failure());
         }
-        self.enter(&record);
+        self.enter(record.clone());
         let (unheard, stored) =
             (matches!(fate, Fate::Cut | Fate::Unheard), !matches!(fate, Fate::Cut | Fate::Unavailable));
         Outcome { record, unheard, stored }
     }
 
     /// Takes over what a record says.
-    pub fn enter(&mut self, record: &Record) {
-        if let Some(intent) = &record.intent {
-            self.intents.insert(intent.id.clone(), intent.clone());
+    pub fn enter(&mut self, record: Record) {
+        if let Some(id) = record.id() {
+            self.forget_due(id);
+            if let Some(due) = record.due {
+                self.due.insert((due.at, id.to_owned()));
+                self.ends.insert(id.to_owned(), due);
+            }
         }
-        if let Some(refund) = &record.refund
-            && self.refunds.insert(refund.id.clone(), refund.clone()).is_none()
-        {
-            self.of_intent.entry(refund.intent.clone()).or_default().push(refund.id.clone());
+        if let Some(intent) = record.intent {
+            self.intents.insert(intent.id.clone(), intent);
         }
-        if let Some(Confirms { round, count }) = &record.confirms {
-            self.confirms.insert(round.clone(), *count);
+        if let Some(refund) = record.refund {
+            let (id, intent) = (refund.id.clone(), refund.intent.clone());
+            if self.refunds.insert(id.clone(), refund).is_none() {
+                self.of_intent.entry(intent).or_default().push(id);
+            }
         }
-        let Some(id) = record.id() else { return };
-        self.forget_due(id);
-        if let Some(due) = record.due {
-            self.due.insert((due.at, id.to_owned()));
-            self.ends.insert(id.to_owned(), due);
+        if let Some(Confirms { round, count }) = record.confirms {
+            self.confirms.insert(round, count);
         }
     }
 

@@ -1,7 +1,8 @@
 //! The gateway behind its HTTP: idempotency keys, the book, and the ledger.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use crate::answer::Answer;
 use crate::book::{Book, Moment, Outcome, failure, fresh};
 use crate::form::Operation;
 use crate::intents::{Intent, Refusal};
-use crate::ledger::{History, Place, Record, Writer};
+use crate::ledger::{Place, Record, Writer};
 use crate::settings::Settings;
 use crate::tokens::{Fate, hex};
 use crate::webhooks::{Due, Queue};
@@ -59,24 +60,57 @@ struct State {
 
 /// An idempotency key: the request it stands for, and where its answer is stored once there is one.
 struct Key {
-    request: Arc<str>,
+    request: Box<str>,
     stored: Option<Place>,
 }
 
-impl Gateway {
-    /// `settings` hold where the history says nothing of them.
-    pub fn new(writer: Writer, history: History, settings: Settings, base: String, webhooks: bool) -> Self {
-        let unsent = if webhooks { Queue::of(&history, &base) } else { Queue::default() };
-        let mut state = State { book: Book::default(), keys: HashMap::new(), settings, unsent };
-        for (record, place) in history {
-            state.book.enter(&record);
-            state.settings = record.settings.unwrap_or(state.settings);
-            if let (Some(key), Some(request)) = (record.key, record.request) {
-                state.keys.insert(key, Key { request: request.into(), stored: Some(place) });
+/// What the records of a ledger came to, one after the other.
+#[derive(Default)]
+pub(crate) struct Past {
+    book: Book,
+    keys: HashMap<String, Key>,
+    settings: Option<Settings>,
+    /// Webhooks that nobody took, and where their records stand. Nearly all are taken, so that what the others show is
+    /// read once they are known.
+    untaken: HashMap<String, Place>,
+}
+
+impl Past {
+    /// Takes over the next record.
+    pub fn enter(&mut self, mut record: Record, place: Place) {
+        for id in &record.delivered {
+            self.untaken.remove(id);
+        }
+        self.untaken.extend(record.events.drain(..).map(|event| (event.id, place)));
+        if let (Some(key), Some(request)) = (record.key.take(), record.request.take()) {
+            self.keys.insert(key, Key { request: request.into(), stored: Some(place) });
+        }
+        if let Some(settings) = record.settings.take() {
+            self.settings = Some(settings);
+        }
+        self.book.enter(record);
+    }
+
+    fn unsent(&self, writer: &Writer, base: &str) -> io::Result<Queue> {
+        let mut unsent = Queue::default();
+        for (id, place) in &self.untaken {
+            let record = writer.load(*place)?;
+            for event in record.events.iter().filter(|event| event.id == *id) {
+                unsent.add(record.at, event, record.object(base), 0);
             }
         }
+        Ok(unsent)
+    }
+}
+
+impl Gateway {
+    /// `settings` hold where the past says nothing of them.
+    pub fn new(writer: Writer, past: Past, settings: Settings, base: String, webhooks: bool) -> io::Result<Self> {
+        let unsent = if webhooks { past.unsent(&writer, &base)? } else { Queue::default() };
+        let Past { book, keys, settings: set, .. } = past;
+        let state = Mutex::new(State { book, keys, settings: set.unwrap_or(settings), unsent });
         let (due_changed, unsent_changed) = (Notify::new(), Notify::new());
-        Self { state: Mutex::new(state), writer, clock: Clock::system(), base, webhooks, due_changed, unsent_changed }
+        Ok(Self { state, writer, clock: Clock::system(), base, webhooks, due_changed, unsent_changed })
     }
 
     pub fn now(&self) -> Timestamp {

@@ -243,17 +243,17 @@ impl Writer {
     }
 }
 
-/// What was there: the records with their places, in order.
-pub(crate) type History = Vec<(Record, Place)>;
-
-/// Opens the ledger, cuts off a torn last line, and starts the thread that writes. The receiver yields why it broke.
-pub(crate) fn open(data: &Path) -> Result<(Writer, oneshot::Receiver<io::Error>, History), LedgerError> {
+/// Opens the ledger, hands the records that it has to `take` in their order, cuts off a torn last line, and starts the
+/// thread that writes. The receiver yields why it broke.
+pub(crate) fn open(
+    data: &Path,
+    take: impl FnMut(Record, Place),
+) -> Result<(Writer, oneshot::Receiver<io::Error>), LedgerError> {
     fs::create_dir_all(data)?;
     let path: PathBuf = data.join(FILE);
     let file = OpenOptions::new().read(true).append(true).create(true).open(&path)?;
     lock(&file)?;
-    let mut history = Vec::new();
-    let end = scan(&file, |record, place| history.push((record, place)))?;
+    let end = scan(&file, take)?;
     if file.metadata()?.len() > end {
         tracing::warn!(path = %path.display(), "a torn last line is cut off");
         file.set_len(end)?;
@@ -270,7 +270,7 @@ pub(crate) fn open(data: &Path) -> Result<(Writer, oneshot::Receiver<io::Error>,
             let _ = broke.send(error);
         }
     })?;
-    Ok((Writer { lines, file, syncs }, broken, history))
+    Ok((Writer { lines, file, syncs }, broken))
 }
 
 fn lock(file: &File) -> Result<(), LedgerError> {
@@ -347,8 +347,7 @@ mod tests {
     #[tokio::test]
     async fn requests_that_wait_share_a_sync() {
         let folder = tempfile::tempdir().unwrap();
-        let (writer, _broken, history) = open(folder.path()).unwrap();
-        assert!(history.is_empty());
+        let (writer, _broken) = open(folder.path(), |_, _| panic!("it is new")).unwrap();
         let mut synced = Vec::new();
         for n in 0..1000 {
             synced.push(writer.reserve().await.unwrap().append(&record(&n.to_string())));
@@ -371,12 +370,14 @@ mod tests {
         for torn in ["{\"at\":1,\"ke", "\0\0\0\n"] {
             fs::write(&path, format!("{whole}{torn}")).unwrap();
             assert_eq!(read(folder.path()).unwrap(), Ledger::default());
-            let (writer, _broken, history) = open(folder.path()).unwrap();
-            assert_eq!(history.len(), 1);
+            let mut keys = Vec::new();
+            let (writer, _broken) = open(folder.path(), |record, _| keys.push(record.key.unwrap())).unwrap();
+            assert_eq!(keys, ["a"]);
             writer.reserve().await.unwrap().append(&record("b")).await.unwrap();
             drop((writer, _broken));
-            let (_writer, _broken, history) = open(folder.path()).unwrap();
-            assert_eq!(history.iter().map(|(r, _)| r.key.clone().unwrap()).collect::<Vec<_>>(), ["a", "b"]);
+            let mut keys = Vec::new();
+            let (_writer, _broken) = open(folder.path(), |record, _| keys.push(record.key.unwrap())).unwrap();
+            assert_eq!(keys, ["a", "b"]);
         }
         fs::write(&path, format!("nonsense\n{whole}")).unwrap();
         assert!(matches!(read(&path), Err(LedgerError::Corrupt(1))));

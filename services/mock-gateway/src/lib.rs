@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use webhooks::{Webhooks, sign};
 
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Past};
 use crate::http::App;
 use crate::settings::Settings;
 
@@ -63,15 +63,19 @@ impl Server {
     /// Reads the ledger and binds. Waits for a former process that still holds the ledger, for some seconds.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
         let data = config.data.clone();
-        let opened = tokio::task::spawn_blocking(move || ledger::open(&data)).await?;
-        let (writer, broken, history) =
+        let open = move || {
+            let mut past = Past::default();
+            ledger::open(&data, |record, place| past.enter(record, place)).map(|opened| (opened, past))
+        };
+        let opened = tokio::task::spawn_blocking(open).await?;
+        let ((writer, broken), past) =
             opened.with_context(|| format!("the ledger in {} cannot be opened", config.data.display()))?;
         let listener =
             TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
         let latency_ms = u64::try_from(config.latency.as_millis()).unwrap_or(u64::MAX);
         let settings = Settings { latency_ms, ..Settings::default() };
         let base = format!("http://{}", reachable(listener.local_addr()?));
-        let gateway = Arc::new(Gateway::new(writer, history, settings, base, config.webhooks.is_some()));
+        let gateway = Arc::new(Gateway::new(writer, past, settings, base, config.webhooks.is_some())?);
         Ok(Self { listener, gateway, key: config.key, webhooks: config.webhooks, writer: broken })
     }
 

@@ -1,7 +1,7 @@
 //! Webhooks: what changed is told to the address that wants to know, signed as Stripe does, until it is taken. What was not
 //! taken yet stands in the ledger, so that it is told also after a kill.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::gateway::Gateway;
-use crate::ledger::{Event, History, Record};
+use crate::ledger::{Event, Record};
 use crate::tokens::hex;
 
 /// Where webhooks go.
@@ -66,28 +66,15 @@ pub(crate) struct Due {
 }
 
 impl Queue {
-    /// Those that a history says nobody took. Nearly all were taken, so that what they show is made for the others only.
-    pub fn of(history: &History, base: &str) -> Self {
-        let taken: HashSet<&str> =
-            history.iter().flat_map(|(record, _)| &record.delivered).map(String::as_str).collect();
-        let mut queue = Self::default();
-        for (record, _) in history {
-            for event in record.events.iter().filter(|event| !taken.contains(event.id.as_str())) {
-                queue.add(record.at, event, record.object(base), 0);
-            }
-        }
-        queue
-    }
-
     /// Takes over what a record says; `object` is what it changed.
     pub fn enter(&mut self, record: &Record, object: Option<Bytes>, due: i64) {
         for event in &record.events {
             self.add(record.at, event, object.clone(), due);
         }
-        self.delivered(&record.delivered);
     }
 
-    fn add(&mut self, at: i64, event: &Event, object: Option<Bytes>, due: i64) {
+    /// One that happened at `at`, due at `due`; `object` is what it tells of.
+    pub fn add(&mut self, at: i64, event: &Event, object: Option<Bytes>, due: i64) {
         let object = object.unwrap_or(Bytes::from_static(b"null"));
         let webhook = Due { id: event.id.clone(), kind: event.kind.clone(), at, object, tries: 0 };
         self.waiting.insert((due, event.id.clone()));
@@ -215,7 +202,7 @@ mod tests {
         let again = queue.take(Timestamp(300), 9).0.remove(0);
         queue.put_back(again, Timestamp(300));
         assert_eq!(queue.take(Timestamp(300), 9).1, Some(BACKOFF.0 * 2));
-        queue.enter(&Record { delivered: vec!["evt_1".into()], ..Record::at(0) }, None, 0);
+        queue.delivered(&["evt_1".into()]);
         assert_eq!((queue.take(Timestamp(9_999), 9), queue.len()), ((vec![], None), 0));
     }
 

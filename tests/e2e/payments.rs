@@ -137,7 +137,7 @@ async fn pay_state(platform: &Platform, booking: &Value) -> String {
 
 /// A booking that was charged and is then cancelled: an operator pauses its saga while PAY is in flight, so that it stays
 /// before CONFIRM.
-async fn charged_and_cancelled(platform: &Platform, token: &str, event: &(String, String), method: &str) -> Value {
+pub async fn charged_and_cancelled(platform: &Platform, token: &str, event: &(String, String), method: &str) -> Value {
     let operator = platform.login("operator@demo.test").await;
     platform.payment_gateway(json!({"latency_ms": 2_000})).await;
     let order = platform.booking(token, &format!("undo-{method}"), event, None);

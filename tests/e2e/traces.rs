@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::payments::charged_and_cancelled;
 use crate::platform::{Platform, figure, text};
 
 /// Most bytes of one export.
@@ -200,6 +201,32 @@ async fn a_change_of_what_is_sold_is_one_trace_from_its_request_through_its_saga
         let known = |span: &Seen| span.process == process && span.name == name;
         assert!(spans.iter().any(known), "{process}: {name} in {}", shown(&spans));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_saga_of_a_refund_that_failed_is_in_its_bookings_trace() {
+    let receiver = Receiver::default();
+    let (environment, _listening) = receiver.start(&[("OTEL_TRACES_SAMPLER_ARG", "1")]).await;
+    let mut platform = Platform::start_with(environment, &["--processes"]).await;
+    let customer = platform.login("customer@demo.test").await;
+    let operator = platform.login("operator@demo.test").await;
+    let event = platform.event(10, 2_000, Some(60)).await;
+    let booking = charged_and_cancelled(&platform, &customer, &event, "pm_card_refund_fails_later").await;
+    let opened = async || {
+        let found = platform.get(&operator, "/v1/sagas?kind=failed_refund&state=attention").await;
+        found["items"].as_array().is_some_and(|items| items.len() == 1).then(|| text(&found["items"][0]["id"]))
+    };
+    platform.until("the failure has a saga", async || opened().await.is_some()).await;
+    let saga = opened().await.unwrap();
+    let trace = async |id: &str| text(&platform.saga(id).await["trace_id"]);
+    let of_booking = trace(&text(&booking["id"])).await;
+    assert_eq!(trace(&saga).await, of_booking);
+    let started = async || receiver.of(&of_booking).iter().any(|span| span.name == "failed_refund started");
+    platform.until("its start is traced", started).await;
+    platform.stop().await;
+    let spans = receiver.of(&of_booking);
+    figure(&shown(&spans));
+    assert!(orphans(&spans, &[""]).is_empty(), "{:#?}", orphans(&spans, &[""]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

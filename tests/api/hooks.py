@@ -69,12 +69,14 @@ def filter_failure(context, failure, case, response):
 
 @schemathesis.hook
 def map_body(context, body):
-    """Writes whole numbers as such: JSON Schema takes 1.0 for an integer, and the API wants 1."""
+    """Writes whole numbers as such: JSON Schema takes 1.0 for an integer, and the API wants 1. What no integer of 64 bits
+    holds stays as it is: its hundreds of digits are no number for serde_json."""
     if isinstance(body, dict):
         return {name: map_body(context, value) for name, value in body.items()}
     if isinstance(body, list):
         return [map_body(context, value) for value in body]
-    return int(body) if isinstance(body, float) and body.is_integer() else body
+    whole = isinstance(body, float) and body.is_integer() and abs(body) < 2**63
+    return int(body) if whole else body
 
 
 @schemathesis.hook

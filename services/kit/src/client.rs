@@ -1,36 +1,32 @@
-//! A client of one HTTP server that takes many small requests: connections that are kept, a request written at once, its
-//! answer read in place.
+//! A client of one HTTP server that takes many small requests: hyper's connections over TCP or TLS, kept in a list between
+//! requests, and answers that are read whole.
 //!
-//! HTTP/1.1 in the clear or over TLS, answers with a length, in chunks, or until the connection ends. No redirects, no
-//! proxies, no compression, and no repeats: whether a request may be sent again is for its caller to say.
+//! No redirects, no proxies, no compression, and no repeats: whether a request may be sent again is for its caller to say.
 
-mod answer;
-
-use std::fmt::{Display, Write as _};
+use std::fmt::Display;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::body::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{HOST, HeaderValue};
+use hyper::http::request::Builder;
+use hyper::{Method, Request, Response, Uri};
+use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use rustls_platform_verifier::ConfigVerifierExt as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-
-pub use answer::Answer;
-use answer::{Head, Malformed};
 
 /// Until a connection stands.
 const CONNECT: Duration = Duration::from_secs(2);
 /// A connection that was not used for so long is not used again: servers close theirs after a minute or more.
 const IDLE: Duration = Duration::from_secs(30);
-/// Bytes that one read makes room for; most answers fit.
-const READ: usize = 4 * 1024;
-/// Most bytes of memory that a kept connection holds on to.
-const MOST_KEPT: usize = 16 * 1024;
 /// Most bytes of an answer.
 const MOST: usize = 4 * 1024 * 1024;
 
@@ -45,22 +41,19 @@ pub enum BadAddress {
     Trust(#[from] rustls::Error),
 }
 
-/// Why there is no answer.
+/// Why there is no answer; but for `Connect` the request may have arrived.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// A header or the path holds what would end it; nothing was sent.
-    #[error("the request cannot be written")]
-    Request,
     /// Nothing was sent.
     #[error("no connection")]
     Connect(#[source] io::Error),
-    /// It may have arrived.
-    #[error("the connection broke")]
-    Broken(#[from] io::Error),
-    /// It arrived.
-    #[error("the answer makes no sense")]
-    Malformed(#[from] Malformed),
-    /// It may have arrived.
+    /// The connection broke, or what came is no HTTP.
+    #[error("no answer")]
+    Http(#[from] hyper::Error),
+    /// The answer broke off, or is longer than any that is waited for.
+    #[error("no whole answer")]
+    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// No answer in time.
     #[error("no answer in time")]
     TimedOut,
 }
@@ -69,33 +62,21 @@ pub enum CallError {
 pub struct Client {
     host: String,
     port: u16,
-    /// As the `Host` header has it.
-    authority: String,
+    /// The `Host` header.
+    authority: HeaderValue,
     /// Stands before each path.
     prefix: String,
     tls: Option<(TlsConnector, ServerName<'static>)>,
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<Idle>>,
     most_idle: usize,
     /// For one request with its answer.
     patience: Duration,
 }
 
-/// A request, written as it is built.
-pub struct Request {
-    text: String,
-    bad: bool,
-}
-
-struct Connection {
-    stream: Stream,
-    /// What was read of an answer.
-    read: Vec<u8>,
-    used: Instant,
-}
-
-enum Stream {
-    Clear(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+/// A connection that waits for its next request.
+struct Idle {
+    connection: SendRequest<Full<Bytes>>,
+    since: Instant,
 }
 
 impl Client {
@@ -106,22 +87,22 @@ impl Client {
     /// The address has another form, or nothing is known that vouches for servers.
     pub fn new(base: &str, most_idle: usize, patience: Duration) -> Result<Self, BadAddress> {
         let form = || BadAddress::Form(base.to_owned());
-        let (scheme, rest) = base.split_once("://").ok_or_else(form)?;
-        let secure = match scheme {
-            "http" => false,
-            "https" => true,
+        let uri: Uri = base.parse().map_err(|_| form())?;
+        let (Some(host), Some(authority)) = (uri.host(), uri.authority()) else { return Err(form()) };
+        let secure = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
             _ => return Err(form()),
         };
-        let (authority, prefix) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'@');
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| form())?),
-            _ => (authority, if secure { 443 } else { 80 }),
+        let (port, plain) = match uri.port_u16() {
+            Some(port) => (port, format!("{host}:{port}")),
+            None => (if secure { 443 } else { 80 }, host.to_owned()),
         };
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        if host.is_empty() || !is_plain(authority) || !is_plain(prefix) {
+        // No user, no port that is no number.
+        if host.is_empty() || authority.as_str() != plain || uri.query().is_some() {
             return Err(form());
         }
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let tls = if secure {
             crate::tls::install();
             let name = ServerName::try_from(host.clone()).map_err(|_| form())?;
@@ -129,175 +110,81 @@ impl Client {
         } else {
             None
         };
-        let (authority, prefix) = (authority.to_owned(), prefix.trim_end_matches('/').to_owned());
+        let authority = HeaderValue::try_from(plain).map_err(|_| form())?;
+        let prefix = uri.path().trim_end_matches('/').to_owned();
         Ok(Self { host, port, authority, prefix, tls, idle: Mutex::default(), most_idle, patience })
     }
 
-    /// Begins a request.
-    pub fn request(&self, method: &str, path: impl Display) -> Request {
-        let mut request = Request { text: String::with_capacity(1024), bad: false };
-        let (prefix, authority) = (&self.prefix, &self.authority);
-        let _ = write!(request.text, "{method} {prefix}{path}");
-        let target = request.text.len() - method.len() - 1;
-        if target == 0 {
-            request.text.push('/');
-        }
-        request.bad = !request.text[method.len() + 1..].bytes().all(|byte| byte.is_ascii_graphic());
-        let _ = write!(request.text, " HTTP/1.1\r\nHost: {authority}\r\n");
-        request
+    /// Begins a request to a path, with or without a query, below the client's address.
+    pub fn request(&self, method: Method, path: impl Display) -> Builder {
+        let path = format!("{}{path}", self.prefix);
+        let path = if path.is_empty() { "/" } else { &path };
+        Request::builder().method(method).uri(path).header(HOST, &self.authority)
     }
 
-    /// Sends a request and hands its answer to `take`.
+    /// Sends a request and reads its answer.
     ///
     /// # Errors
     /// [`CallError`] tells whether the request may have arrived.
-    pub async fn call<T>(&self, request: Request, take: impl FnOnce(&Answer<'_>) -> T) -> Result<T, CallError> {
-        if request.bad {
-            return Err(CallError::Request);
-        }
-        timeout(self.patience, self.exchange(request.text.as_bytes(), take)).await.unwrap_or(Err(CallError::TimedOut))
+    pub async fn call(&self, request: Request<Bytes>) -> Result<Response<Bytes>, CallError> {
+        timeout(self.patience, self.exchange(request.map(Full::new))).await.unwrap_or(Err(CallError::TimedOut))
     }
 
-    async fn exchange<T>(&self, request: &[u8], take: impl FnOnce(&Answer<'_>) -> T) -> Result<T, CallError> {
-        let mut connection = match self.kept() {
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, CallError> {
+        let mut connection = match self.kept().await {
             Some(connection) => connection,
-            None => self.connect().await.map_err(CallError::Connect)?,
+            None => self.connect().await?,
         };
-        connection.stream.write(request).await?;
-        let (answer, keeps) = connection.answer().await?;
-        let taken = take(&answer);
-        if keeps {
-            self.keep(connection);
-        }
-        Ok(taken)
+        let (head, body) = connection.send_request(request).await?.into_parts();
+        let body = Limited::new(body, MOST).collect().await.map_err(CallError::Body)?.to_bytes();
+        self.keep(connection);
+        Ok(Response::from_parts(head, body))
     }
 
-    /// A connection that nothing has happened on since its last answer.
-    fn kept(&self) -> Option<Connection> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(connection) = idle.pop() {
-            if connection.used.elapsed() < IDLE && connection.stream.is_silent() {
+    /// A connection that the other side has not closed.
+    async fn kept(&self) -> Option<SendRequest<Full<Bytes>>> {
+        loop {
+            let Idle { mut connection, since } = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            if since.elapsed() < IDLE && connection.ready().await.is_ok() {
                 return Some(connection);
             }
         }
-        None
     }
 
-    fn keep(&self, mut connection: Connection) {
-        connection.used = Instant::now();
-        connection.read.shrink_to(MOST_KEPT);
+    fn keep(&self, connection: SendRequest<Full<Bytes>>) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < self.most_idle {
-            idle.push(connection);
+        if idle.len() < self.most_idle && !connection.is_closed() {
+            idle.push(Idle { connection, since: Instant::now() });
         }
     }
 
-    async fn connect(&self) -> io::Result<Connection> {
-        let connect = async {
-            let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
-            stream.set_nodelay(true)?;
-            Ok::<_, io::Error>(match &self.tls {
-                None => Stream::Clear(stream),
-                Some((tls, name)) => Stream::Tls(Box::new(tls.connect(name.clone(), stream).await?)),
-            })
-        };
-        let stream = timeout(CONNECT, connect).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        Ok(Connection { stream, read: Vec::with_capacity(READ), used: Instant::now() })
-    }
-}
-
-impl Request {
-    /// As it is sent; `None` where it cannot be.
-    pub fn text(&self) -> Option<&str> {
-        (!self.bad).then_some(&self.text)
-    }
-
-    /// Adds a header.
-    #[must_use]
-    pub fn header(mut self, name: &str, value: impl Display) -> Self {
-        let begin = self.text.len();
-        let _ = write!(self.text, "{name}: {value}");
-        self.bad |= self.text[begin..].bytes().any(|byte| byte.is_ascii_control());
-        self.text.push_str("\r\n");
-        self
-    }
-
-    /// Ends it without a body.
-    #[must_use]
-    pub fn empty(mut self) -> Self {
-        self.text.push_str("Content-Length: 0\r\n\r\n");
-        self
-    }
-
-    /// Ends it with a body.
-    #[must_use]
-    pub fn body(mut self, kind: &str, body: &str) -> Self {
-        let _ = write!(self.text, "Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-        self
-    }
-}
-
-impl Connection {
-    /// Reads one answer; whether the connection can be used again.
-    async fn answer(&mut self) -> Result<(Answer<'_>, bool), CallError> {
-        self.read.clear();
-        let head = loop {
-            match Head::read(&self.read)? {
-                // An answer on the way to the answer.
-                Some(head) if head.is_informational() => drop(self.read.drain(..head.length())),
-                Some(head) => break head,
-                None => {
-                    if !self.more().await? {
-                        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-                    }
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, CallError> {
+        let connected = timeout(CONNECT, async {
+            let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(CallError::Connect)?;
+            stream.set_nodelay(true).map_err(CallError::Connect)?;
+            match &self.tls {
+                None => shake_hands(stream).await,
+                Some((tls, name)) => {
+                    shake_hands(tls.connect(name.clone(), stream).await.map_err(CallError::Connect)?).await
                 }
             }
-        };
-        while !head.is_whole(&self.read)? {
-            if !self.more().await? {
-                if head.ends_with_connection() {
-                    break;
-                }
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-            }
-        }
-        let keeps = head.keeps(&self.read);
-        Ok((head.answer(&mut self.read)?, keeps))
-    }
-
-    /// Reads on; false at the end.
-    async fn more(&mut self) -> Result<bool, CallError> {
-        if self.read.len() > MOST {
-            return Err(Malformed::TooLong.into());
-        }
-        self.read.reserve(READ);
-        let read = match &mut self.stream {
-            Stream::Clear(stream) => stream.read_buf(&mut self.read).await?,
-            Stream::Tls(stream) => stream.read_buf(&mut self.read).await?,
-        };
-        Ok(read > 0)
+        });
+        connected.await.unwrap_or_else(|_| Err(CallError::Connect(io::ErrorKind::TimedOut.into())))
     }
 }
 
-impl Stream {
-    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Clear(stream) => stream.write_all(bytes).await,
-            Self::Tls(stream) => {
-                stream.write_all(bytes).await?;
-                stream.flush().await
-            }
+/// Hands a stream to hyper; its connection lives as long as who sends on it.
+async fn shake_hands(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> Result<SendRequest<Full<Bytes>>, CallError> {
+    // Requests are short: copied behind their head they leave in one piece.
+    let (sender, connection) = http1::Builder::new().writev(false).handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection ended early");
         }
-    }
-
-    /// Whether nothing came that nobody has read: the other side neither closed nor spoke.
-    fn is_silent(&self) -> bool {
-        let stream = match self {
-            Self::Clear(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
-        };
-        stream.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-    }
+    });
+    Ok(sender)
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use bytes::Bytes;
 use eventicket_contracts::Timestamp;
 use eventicket_kit::client::Client;
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use hyper::header::CONTENT_TYPE;
+use hyper::{Method, StatusCode};
 use sha2::Sha256;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -150,12 +152,10 @@ pub(crate) async fn send(gateway: Arc<Gateway>, to: Webhooks, shutdown: Cancella
 
 /// Whether it was taken.
 async fn deliver(client: &Client, secret: &str, unix: i64, webhook: &Due) -> bool {
-    let body = webhook.body();
-    let request = client.request("POST", "").header("Stripe-Signature", sign(secret, unix, &body));
-    match client.call(request.body("application/json", &body), |answer| answer.status).await {
-        Ok(200..=299) => true,
+    match post(client, secret, unix, webhook.body()).await {
+        Ok(status) if status.is_success() => true,
         Ok(status) => {
-            tracing::debug!(webhook = webhook.id, status, "a webhook was not taken");
+            tracing::debug!(webhook = webhook.id, %status, "a webhook was not taken");
             false
         }
         Err(error) => {
@@ -163,6 +163,12 @@ async fn deliver(client: &Client, secret: &str, unix: i64, webhook: &Due) -> boo
             false
         }
     }
+}
+
+async fn post(client: &Client, secret: &str, unix: i64, body: String) -> anyhow::Result<StatusCode> {
+    let request = client.request(Method::POST, "").header("Stripe-Signature", sign(secret, unix, &body));
+    let request = request.header(CONTENT_TYPE, "application/json").body(body.into())?;
+    Ok(client.call(request).await?.status())
 }
 
 impl Due {

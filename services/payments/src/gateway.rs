@@ -4,29 +4,39 @@
 use std::fmt;
 use std::time::Duration;
 
+use bytes::Bytes;
 use eventicket_contracts::codes;
 use eventicket_contracts::envelope::Key;
 use eventicket_kit::Settings;
-use eventicket_kit::client::{Client, Request};
+use eventicket_kit::client::Client;
 use eventicket_kit::seal::SealKeys;
 use eventicket_nats::trace::{Span, Telling};
 use eventicket_planted::Fault;
+use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::http::request::Builder;
+use hyper::{Method, Request};
+use url::form_urlencoded::Serializer;
 
 use crate::charge::{Charge, Terms};
 use crate::decide::{Call, Observed, Refusal};
 use crate::figures::{self, Figures};
-use crate::form::Form;
 use crate::wire::{API_VERSION, method_invalid, read};
 
 /// Stripe's bound of a value of metadata, in characters.
 const METADATA: usize = 500;
-const REPLAYED: &str = "idempotent-replayed";
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const VERSION: HeaderName = HeaderName::from_static("stripe-version");
+const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
+
+/// Parameters, encoded as HTML's forms are.
+type Form = Serializer<'static, String>;
 
 /// Makes calls for charges.
 pub(crate) struct Gateway {
     client: Client,
     /// The value of the header that proves who calls.
-    bearer: String,
+    bearer: HeaderValue,
     seal: SealKeys,
     /// Where a customer goes back to from the gateway's pages.
     return_url: String,
@@ -39,7 +49,9 @@ impl Gateway {
         let patience = Duration::from_secs(settings.payment_call_seconds.into());
         let client = Client::new(&settings.payment_gateway_url, connections, patience)?;
         let seal = SealKeys::parse(&settings.seal_keys)?;
-        let (bearer, return_url) = (format!("Bearer {}", settings.payment_gateway_key), settings.public_url.clone());
+        let mut bearer = HeaderValue::try_from(format!("Bearer {}", settings.payment_gateway_key))?;
+        bearer.set_sensitive(true);
+        let return_url = settings.public_url.clone();
         Ok(Self { client, bearer, seal, return_url, figures: Figures::new() })
     }
 
@@ -67,15 +79,17 @@ impl Gateway {
     }
 
     /// The request, or what stands in for its answer where it cannot be made.
-    pub fn request(&self, charge: &Charge, call: Call, trace: Option<&str>) -> Result<Request, Box<Observed>> {
+    pub fn request(&self, charge: &Charge, call: Call, trace: Option<&str>) -> Result<Request<Bytes>, Box<Observed>> {
         let impossible = |what: &str| Box::new(Observed::Unknown(format!("the row has no {what}")));
         let terms = charge.terms.as_ref().ok_or_else(|| impossible("terms"))?;
         let intent = || charge.intent.as_deref().ok_or_else(|| impossible("intent"));
         let bare = |method, path: fmt::Arguments<'_>| self.bare(method, path, trace);
-        let post = |path: fmt::Arguments<'_>, key: &IdempotencyKey<'_>, form: Form| {
-            bare("POST", path).header("Idempotency-Key", key).body(Form::KIND, form.text())
+        let post = |path: fmt::Arguments<'_>, key: &IdempotencyKey<'_>, mut form: Form| {
+            let request = bare(Method::POST, path).header(IDEMPOTENCY_KEY, key.to_string());
+            request.header(CONTENT_TYPE, FORM).body(form.finish().into())
         };
-        Ok(match call {
+        let get = |path: fmt::Arguments<'_>| bare(Method::GET, path).body(Bytes::new());
+        let request = match call {
             Call::Create => {
                 let key = IdempotencyKey(&charge.key, "create", charge.keys.create);
                 post(format_args!("payment_intents"), &key, creation(&charge.key, terms))
@@ -83,44 +97,55 @@ impl Gateway {
             Call::Confirm => {
                 let sealed = terms.method.as_deref().unwrap_or_default();
                 let method = self.seal.open(terms.customer, sealed).ok_or_else(|| Box::new(unopened()))?;
-                let form = Form::new().with("payment_method", &method).with("return_url", &self.return_url);
+                let mut form = form();
+                form.append_pair("payment_method", &method).append_pair("return_url", &self.return_url);
                 let key = IdempotencyKey(&charge.key, "confirm", charge.keys.confirm);
                 post(format_args!("payment_intents/{}/confirm", intent()?), &key, form)
             }
             // Repeating a cancel is harmless without a key, and so nothing is ever stored for it.
-            Call::Cancel => bare("POST", format_args!("payment_intents/{}/cancel", intent()?)).empty(),
-            Call::Read => bare("GET", format_args!("payment_intents/{}", intent()?)).empty(),
+            Call::Cancel => {
+                let request = bare(Method::POST, format_args!("payment_intents/{}/cancel", intent()?));
+                request.header(CONTENT_LENGTH, 0).body(Bytes::new())
+            }
+            Call::Read => get(format_args!("payment_intents/{}", intent()?)),
             Call::Refund => {
-                let mut form = metadata(Form::new().with("payment_intent", intent()?), &charge.key);
+                let mut form = form();
+                form.append_pair("payment_intent", intent()?);
+                metadata(&mut form, &charge.key);
                 if let Some(reason) = &charge.undo_reason {
-                    form = form.with("metadata[reason]", &reason.chars().take(METADATA).collect::<String>());
+                    form.append_pair("metadata[reason]", &reason.chars().take(METADATA).collect::<String>());
                 }
                 let key = IdempotencyKey(&charge.key, "refund", charge.keys.refund);
                 post(format_args!("refunds"), &key, form)
             }
-            Call::FindRefund => bare("GET", format_args!("refunds?limit=100&payment_intent={}", intent()?)).empty(),
+            Call::FindRefund => get(format_args!("refunds?limit=100&payment_intent={}", intent()?)),
             Call::ReadRefund => {
                 let refund = charge.refund.as_deref().ok_or_else(|| impossible("refund"))?;
-                bare("GET", format_args!("refunds/{refund}")).empty()
+                get(format_args!("refunds/{refund}"))
             }
-        })
+        };
+        request.map_err(|error| Box::new(Observed::Unknown(format!("it cannot be written: {error}"))))
     }
 
-    fn bare(&self, method: &str, path: fmt::Arguments<'_>, trace: Option<&str>) -> Request {
+    fn bare(&self, method: Method, path: fmt::Arguments<'_>, trace: Option<&str>) -> Builder {
         let request = self.client.request(method, format_args!("/v1/{path}"));
-        let request = request.header("Authorization", &self.bearer).header("Stripe-Version", API_VERSION);
+        let request =
+            request.header(AUTHORIZATION, &self.bearer).header(VERSION, HeaderValue::from_static(API_VERSION));
         match trace {
             Some(trace) => request.header("traceparent", trace),
             None => request,
         }
     }
 
-    async fn send(&self, request: Request, call: Call) -> Observed {
-        let observed = self.client.call(request, |answer| {
-            let replayed = || answer.header(REPLAYED).is_some_and(|value| value == b"true");
-            read(answer.status, answer.status >= 500 && replayed(), answer.body, call)
-        });
-        observed.await.unwrap_or_else(|error| Observed::Unknown(Chain(&error).to_string()))
+    async fn send(&self, request: Request<Bytes>, call: Call) -> Observed {
+        match self.client.call(request).await {
+            Ok(answer) => {
+                let replayed = || answer.headers().get(REPLAYED).is_some_and(|value| value == "true");
+                let status = answer.status().as_u16();
+                read(status, status >= 500 && replayed(), answer.body(), call)
+            }
+            Err(error) => Observed::Unknown(Chain(&error).to_string()),
+        }
     }
 }
 
@@ -138,20 +163,26 @@ impl fmt::Display for IdempotencyKey<'_> {
     }
 }
 
+/// An empty one.
+fn form() -> Form {
+    Serializer::new(String::with_capacity(384))
+}
+
 fn creation(key: &Key, terms: &Terms) -> Form {
-    let form = Form::new()
-        .with("amount", &terms.amount.amount.to_string())
-        .with("currency", &terms.amount.currency.as_str().to_ascii_lowercase())
-        .with("description", &terms.description)
-        .with("payment_method_types[]", "card");
-    metadata(form, key)
+    let mut form = form();
+    form.append_pair("amount", &terms.amount.amount.to_string())
+        .append_pair("currency", &terms.amount.currency.as_str().to_ascii_lowercase())
+        .append_pair("description", &terms.description)
+        .append_pair("payment_method_types[]", "card");
+    metadata(&mut form, key);
+    form
 }
 
 /// By which a webhook finds the round.
-fn metadata(form: Form, key: &Key) -> Form {
-    form.with("metadata[saga]", &key.saga.to_string())
-        .with("metadata[step]", &key.step)
-        .with("metadata[round]", &key.round.to_string())
+fn metadata(form: &mut Form, key: &Key) {
+    form.append_pair("metadata[saga]", &key.saga.to_string())
+        .append_pair("metadata[step]", &key.step)
+        .append_pair("metadata[round]", &key.round.to_string());
 }
 
 fn result(observed: &Observed) -> &'static str {

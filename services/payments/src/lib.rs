@@ -9,7 +9,6 @@ mod commands;
 mod decide;
 mod driver;
 mod figures;
-mod form;
 mod gateway;
 mod hint;
 mod queries;

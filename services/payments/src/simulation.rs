@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use eventicket_contracts::envelope::{Key, Reply};
 use eventicket_contracts::payments::FailedRefund;
 use eventicket_contracts::{Money, SagaId, Timestamp};
@@ -195,14 +196,16 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads what would go over the wire.
-    fn read(text: &str) -> Option<Self> {
-        let (head, body) = text.split_once("\r\n\r\n")?;
-        let mut lines = head.lines();
-        let mut first = lines.next()?.split(' ');
-        let (method, path) = (first.next()?.to_owned(), first.next()?.strip_prefix("/v1/")?.to_owned());
-        let key = lines.find_map(|line| line.strip_prefix("Idempotency-Key: ")).map(str::to_owned);
-        Some(Self { method, path, key, body: body.as_bytes().to_vec() })
+    /// What goes over the wire.
+    fn of(request: &hyper::Request<Bytes>) -> Self {
+        let path = request.uri().to_string();
+        let key = request.headers().get("idempotency-key").and_then(|key| key.to_str().ok());
+        Self {
+            method: request.method().to_string(),
+            path: path.strip_prefix("/v1/").unwrap_or(&path).to_owned(),
+            key: key.map(str::to_owned),
+            body: request.body().to_vec(),
+        }
     }
 }
 
@@ -224,7 +227,7 @@ impl Requests {
     /// What is seen in the place of an answer.
     pub fn request(&self, row: &Row, call: Call) -> Result<Request, Observed> {
         let request = self.0.request(&row.0, call.0, None).map_err(|observed| Observed(*observed))?;
-        Request::read(request.text().unwrap_or_default()).ok_or_else(|| Observed::nothing("it cannot be written"))
+        Ok(Request::of(&request))
     }
 }
 

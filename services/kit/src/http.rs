@@ -11,8 +11,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Connections that wait to be accepted.
-const BACKLOG: i32 = 1024;
+/// Connections that wait to be accepted, as far as the kernel lets it: Linux allows as many. One too many is dropped, and who
+/// connects tries again only after a second, so that of a rush's first moment whole thousands would be a second late.
+const BACKLOG: i32 = 4096;
 
 /// Whether the process can serve now: its dependencies answer.
 pub type Ready = Arc<dyn Fn() -> bool + Send + Sync>;

@@ -221,11 +221,13 @@ impl Relay {
         let all = sent.len() == ids.len();
         sqlx::query(
             // A mark that is lost only sends its event again, so its commit need not reach the disk.
+            // Where `o.sequence IS NULL` stood, the index of unsent rows was walked for each of these: they are few, until the
+            // stream is lost and all are unsent.
             "WITH lazy AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)),
                   locked AS MATERIALIZED (
                  SELECT id FROM outbox WHERE id = ANY($1) AND sequence IS NULL ORDER BY id FOR UPDATE)
              UPDATE outbox o SET sequence = u.sequence FROM lazy, unnest($1::uuid[], $2::bigint[]) AS u (id, sequence)
-             WHERE o.id = u.id AND o.sequence IS NULL AND (SELECT count(*) FROM locked) > 0",
+             WHERE o.id = u.id AND coalesce(o.sequence, 0) = 0 AND (SELECT count(*) FROM locked) > 0",
         )
         .bind(sent)
         .bind(sequences)

@@ -221,8 +221,8 @@ impl Relay {
         let all = sent.len() == ids.len();
         sqlx::query(
             // A mark that is lost only sends its event again, so its commit need not reach the disk.
-            // Where `o.sequence IS NULL` stood, the index of unsent rows was walked for each of these: they are few, until the
-            // stream is lost and all are unsent.
+            // Not `o.sequence IS NULL`: for each of these the index of unsent rows would be walked, which are few only until the
+            // stream is lost. Sequences begin at 1.
             "WITH lazy AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)),
                   locked AS MATERIALIZED (
                  SELECT id FROM outbox WHERE id = ANY($1) AND sequence IS NULL ORDER BY id FOR UPDATE)

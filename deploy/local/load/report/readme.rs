@@ -6,16 +6,18 @@ use super::html::MIB;
 use super::{OWN, Phase, Report};
 use crate::load::tally::REFUSED;
 use crate::load::watch::Sample;
-use crate::load::watch::processes::OTHERS;
+use crate::load::watch::processes::{OTHERS, PLATFORM};
 
 const HEAD: &str = "# Load
 
-What `tests/load/run` measured; this file is written by `eventicket load report`, not by hand. Everything runs on one
-machine: PostgreSQL syncing every commit, NATS, all services, the mock payment gateway over HTTP, and the generator.
-Bookings begin at intended times, whatever is answered (an open loop), and latencies run from there to `confirmed`.
+What `tests/load/run` and `tests/load/traced` measured; this file is written by `eventicket load report`, not by hand.
+Everything runs on one machine: PostgreSQL syncing every commit, NATS, all services, the mock payment gateway over HTTP, and
+the generator. Bookings begin at intended times, whatever is answered (an open loop), and latencies run from there to
+`confirmed`. `tests/load/peers` compares with another engine of sagas.
 
 ```sh
-tests/load/run                      # all runs, on a platform of its own; then writes this file
+tests/load/run                      # the suite, on a platform of its own; then writes this file
+tests/load/traced                   # pairs of runs without and with traces; then writes this file
 eventicket load --rate 1000         # one run on the platform that runs
 eventicket load report FILE...      # this file, from the JSON of runs
 ```
@@ -24,7 +26,7 @@ eventicket load report FILE...      # this file, from the JSON of runs
 /// What is asked for: by which run it is answered, what it is, its figure, and whether that is enough.
 type Target = (&'static str, &'static str, fn(&Report, &Reports<'_>) -> Option<(String, bool)>);
 
-const TARGETS: [Target; 16] = [
+const TARGETS: [Target; 17] = [
     ("low", "1,000/s: p50 under 25 ms", |r, _| below(load(r)?.latency.p50, 25.0)),
     ("low", "1,000/s: p99 under 60 ms", |r, _| below(load(r)?.latency.p99, 60.0)),
     ("low", "1,000/s: p99.9 under 150 ms", |r, _| below(load(r)?.latency.p999, 150.0)),
@@ -65,6 +67,10 @@ const TARGETS: [Target; 16] = [
         let text = format!("{:.0}/s, p99 {:.0} ms", waiting.expired_a_second, waiting.p99_meanwhile);
         Some((text, waiting.expired_a_second >= 5_000.0 && waiting.p99_meanwhile < 300.0))
     }),
+    ("traced", "traces of one booking in a hundred cost less than 3 % of throughput", |_, all| {
+        let (traced, without) = (all.median("traced")?, all.median("untraced")?);
+        Some((format!("{traced:.0}/s with, {without:.0}/s without, medians of pairs"), traced > 0.97 * without))
+    }),
 ];
 
 /// All reports by name.
@@ -77,6 +83,15 @@ impl<'a> Reports<'a> {
 
     fn knee(&self) -> Option<f64> {
         self.named("knee")?.knee.as_ref()?.rate
+    }
+
+    /// The median of the rates that runs of this name confirmed; between the two in the middle of an even number.
+    fn median(&self, name: &str) -> Option<f64> {
+        let named = self.0.iter().filter(|report| report.name == name);
+        let mut rates: Vec<f64> = named.filter_map(load).map(|phase| phase.goodput).collect();
+        rates.sort_by(f64::total_cmp);
+        let middle = rates.len() / 2;
+        Some((rates.get(middle)? + rates[(rates.len() - 1) / 2]) / 2.0)
     }
 }
 
@@ -251,6 +266,11 @@ fn budget(text: &mut String, name: &str, report: &Report) {
     let _ = writeln!(text, "\n## CPU of one booking at {:.0}/s (`{name}`)\n\n| process | us |\n|---|---|", phase.rate);
     for cpu in report.cpu.iter().filter(|cpu| cpu.name != OTHERS && cpu.us_a_booking >= 0.5) {
         let _ = writeln!(text, "| {} | {:.0} |", cpu.name, cpu.us_a_booking);
+        if cpu.name == PLATFORM {
+            for part in report.threads.iter().filter(|part| part.us_a_booking >= 0.5) {
+                let _ = writeln!(text, "| – of it {} | {:.0} |", part.name, part.us_a_booking);
+            }
+        }
     }
     let _ = writeln!(text, "\nThe machine was {:.0} % busy.", report.busy * 100.0);
 }
@@ -317,6 +337,26 @@ mod tests {
         // 230 us for each of 3,000, at 300 us a booking.
         assert!(line(&text, "what refusals").ends_with("| 3000/s and 2300/s, 88 % of 6000/s | **missed** |"));
         assert!(line(&text, "p99 under 1 s").ends_with("met |"));
+    }
+
+    #[test]
+    fn traces_are_judged_by_the_medians_of_pairs() {
+        let run = |name: &str, goodput| report(name, 4_000.0, goodput, 90.0);
+        let mut runs = vec![run("untraced", 3_000.0), run("traced", 2_800.0), run("untraced", 3_200.0)];
+        runs.push(run("traced", 3_300.0));
+        assert!(line(&render(&runs), "traces of").contains("| 3050/s with, 3100/s without"));
+        assert!(line(&render(&runs), "traces of").ends_with("| met |"));
+        assert!(line(&render(&runs[..3]), "traces of").ends_with("| **missed** |"));
+        assert!(line(&render(&runs[..1]), "traces of").ends_with("|  | not run |"));
+    }
+
+    #[test]
+    fn a_process_is_told_with_its_parts() {
+        let mut low = report("low", 1_000.0, 1_000.0, 50.0);
+        low.cpu =
+            [PLATFORM, "nats-server"].map(|name| Cpu { name: name.into(), seconds: 0.0, us_a_booking: 80.0 }).into();
+        low.threads = vec![Cpu { name: "payments".into(), seconds: 0.0, us_a_booking: 30.4 }];
+        assert!(render(&[low]).contains("| eventicket | 80 |\n| – of it payments | 30 |\n| nats-server | 80 |\n"));
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::path::Path;
 const TICKS: f64 = 100.0;
 /// Bytes of a page that `/proc` counts in.
 const PAGE: u64 = 4_096;
+/// What the platform's own process is called, the only one of services unless it runs with `--processes`.
+pub const PLATFORM: &str = "eventicket";
 /// What the generator is called.
 pub const GENERATOR: &str = "load generator";
 /// What processes are called that do not belong to the platform.
@@ -91,7 +93,7 @@ impl Processes {
                 .map_or_else(|_| POSTGRES.to_owned(), |title| postgres(&String::from_utf8_lossy(&title), &self.prefix)),
             NATS => NATS.to_owned(),
             _ if Some(pid) == self.root && !self.named.is_empty() => "launcher".to_owned(),
-            _ if Some(pid) == self.root => "eventicket".to_owned(),
+            _ if Some(pid) == self.root => PLATFORM.to_owned(),
             name => self.named.get(&pid).cloned().unwrap_or_else(|| name.to_owned()),
         }
     }

@@ -4,6 +4,9 @@
 -- dispatching replica; after a crash the unfinished sagas are found by a table of their ids, since an index on what has
 -- ended would make every saga's last update enter all indexes anew.
 --
+-- What never changes comes first, and what is new in the history before what is old: of an update that stays on its page, the
+-- log takes only what lies between what is alike at the row's beginning and at its end.
+--
 -- Updates prune their pages, and what has ended rests: the table is looked through when it has grown by half.
 CREATE TABLE sagas (
     id                 uuid    PRIMARY KEY,
@@ -15,6 +18,7 @@ CREATE TABLE sagas (
     event              uuid,
     trace              text,
     started_at         bigint  NOT NULL,
+    input              text    NOT NULL,  -- JSON
     updated_at         bigint  NOT NULL,
     version            bigint  NOT NULL,
     dispatcher         uuid    NOT NULL,
@@ -22,8 +26,8 @@ CREATE TABLE sagas (
     attention          boolean NOT NULL,
     state              text    NOT NULL,
     step               text,
-    body               text    NOT NULL,  -- eventicket_saga::Saga as JSON
-    history            text    NOT NULL   -- eventicket_saga::Entry as JSON, one a line
+    body               text    NOT NULL,  -- what changes in eventicket_saga::Saga, as JSON
+    history            text    NOT NULL   -- eventicket_saga::Entry as JSON, one a line, newest first
 ) WITH (fillfactor = 35, toast_tuple_target = 8160,
         autovacuum_vacuum_scale_factor = 0.5, autovacuum_vacuum_insert_scale_factor = 0.5, autovacuum_analyze_scale_factor = 2);
 

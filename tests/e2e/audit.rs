@@ -10,6 +10,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use async_nats::jetstream;
+use eventicket_contracts::sagas::BOOKING;
 use eventicket_contracts::subjects;
 use eventicket_mock_gateway::ledger;
 use eventicket_orchestrator::sagas::catalogue;
@@ -56,11 +57,11 @@ impl Stage {
             Part::Saga(id, change) => {
                 self.copy(JOURNAL, &["sagas"]).await;
                 let mut journal = self.platform.database(JOURNAL).await;
-                let body = sqlx::query_scalar("SELECT body FROM sagas WHERE id = $1::uuid").bind(id);
-                let body: String = body.fetch_one(&mut journal).await.unwrap();
-                let mut saga: Saga = serde_json::from_str(&body).unwrap();
+                let row = sqlx::query_as("SELECT definition_version, body FROM sagas WHERE id = $1::uuid").bind(id);
+                let (version, body): (i32, String) = row.fetch_one(&mut journal).await.unwrap();
+                let mut saga: Saga = serde_json::from_str(&body).unwrap(); // of which only the JSON is written back
                 let catalogue = catalogue().unwrap();
-                let definition = catalogue.registry.get(&saga.definition, saga.version).unwrap();
+                let definition = catalogue.registry.get(BOOKING, version.try_into().unwrap()).unwrap();
                 change(&mut saga, definition.position("PAY").unwrap());
                 let body = serde_json::to_string(&saga).unwrap();
                 let changed = sqlx::query("UPDATE sagas SET body = $2 WHERE id = $1::uuid").bind(id).bind(body);

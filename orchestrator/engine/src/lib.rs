@@ -73,5 +73,5 @@ pub use input::{
     Answer, Effect, Entry, Found, Illegal, Input, Moment, OperatorAction, Output, Question, Recorded, Send, What,
 };
 pub use registry::Registry;
-pub use state::{Attention, Fence, Half, Phase, Purpose, Saga, SignalKey, State, Status, StepState, Undo};
+pub use state::{Attention, Fence, Half, Origin, Phase, Purpose, Saga, SignalKey, State, Status, StepState, Undo};
 pub use transition::apply;

@@ -81,7 +81,7 @@ mod tests {
         let stored = serde_json::to_string(&play.saga).unwrap();
         // The orchestrator starts again with another version, whose steps are others.
         let after = registry(&[(1, &["A", "B"]), (2, &["X", "A", "Y", "B"])]);
-        let saga: Saga = serde_json::from_str(&stored).unwrap();
+        let saga = Saga::read(play.saga.origin(), &stored).unwrap();
         let mut rest = Play::new(after.get(&saga.definition, saga.version).unwrap(), Json::NULL, play.world.clone());
         (rest.saga, rest.mail, rest.history) = (saga, play.mail.clone(), play.history.clone());
         rest.run();

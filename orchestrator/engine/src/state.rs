@@ -1,4 +1,4 @@
-//! Where a saga stands. The runtime stores it as JSON; fields at their default are left out.
+//! Where a saga stands. The runtime stores as JSON what changes in it; fields at their default are left out.
 
 use eventicket_json::Json;
 use serde::{Deserialize, Serialize};
@@ -9,18 +9,23 @@ use crate::definition::Definition;
 /// A time that does not come: the due time of a point of no return that was dead-lettered.
 pub const NEVER: i64 = i64::MAX;
 
-/// A saga.
+/// A saga. The first five never change and are not in its JSON; [`Saga::read`] takes them from beside it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Saga {
     /// Its id.
+    #[serde(skip)]
     pub id: Uuid,
     /// Name of its definition.
+    #[serde(skip)]
     pub definition: String,
     /// The definition's version that it runs under until it ends.
+    #[serde(skip)]
     pub version: u32,
     /// What it was started with.
+    #[serde(skip)]
     pub input: Json,
     /// When it was started, ms.
+    #[serde(skip)]
     pub started_at: i64,
     /// Forward, back, or ended.
     pub phase: Phase,
@@ -42,6 +47,21 @@ pub struct Saga {
     pub attention: Vec<Attention>,
     /// Number of the last history entry.
     pub seq: u32,
+}
+
+/// What never changes in a saga.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// [`Saga::id`].
+    pub id: Uuid,
+    /// [`Saga::definition`].
+    pub definition: String,
+    /// [`Saga::version`].
+    pub version: u32,
+    /// [`Saga::input`].
+    pub input: Json,
+    /// [`Saga::started_at`].
+    pub started_at: i64,
 }
 
 /// A signal's idempotency key, with the fingerprint of what it came with.
@@ -357,6 +377,21 @@ impl Saga {
             attention: Vec::new(),
             seq: 0,
         }
+    }
+
+    /// Reads a saga back from its JSON and what was stored beside it.
+    ///
+    /// # Errors
+    /// It is not the JSON of a saga.
+    pub fn read(origin: Origin, json: &str) -> serde_json::Result<Self> {
+        let Origin { id, definition, version, input, started_at } = origin;
+        Ok(Self { id, definition, version, input, started_at, ..serde_json::from_str(json)? })
+    }
+
+    /// What never changes in it.
+    pub fn origin(&self) -> Origin {
+        let (definition, input) = (self.definition.clone(), self.input.clone());
+        Origin { id: self.id, definition, version: self.version, input, started_at: self.started_at }
     }
 
     /// Whether nothing will happen any more. One that was abandoned goes on until its fences are answered and what they

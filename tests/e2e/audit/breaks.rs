@@ -62,11 +62,12 @@ pub(super) fn breaks(platform: &Platform, books: &Books) -> Vec<Break> {
 
 fn sagas_and_mails(sold: &str, waiting: &str, free: &str) -> Vec<Break> {
     let mark = |saga: &mut Saga, _| saga.attention.push(Attention { step: "PAY".into(), reason: "broken".into() });
+    let long_ago = format!("UPDATE sagas SET started_at = started_at - 7200000 WHERE id = '{waiting}'");
     let unsent = "INSERT INTO outbox VALUES (gen_random_uuid(), 'evt.booking.held', '', 1, NULL)";
     let of_mails = |statement: &str| Rows(MAILS, &["deliveries"], format!("{statement} WHERE saga = '{sold}'"));
     vec![
         warns("attention", waiting, [Part::Saga(waiting.into(), mark)]),
-        warns("saga_overdue", waiting, [Part::Saga(waiting.into(), |saga, _| saga.started_at -= 7_200_000)]),
+        warns("saga_overdue", waiting, [Rows(JOURNAL, &["sagas"], long_ago)]),
         violates("unknown_saga", free, [Rows(JOURNAL, &["sagas"], format!("DELETE FROM sagas WHERE id = '{free}'"))]),
         violates("delivery_missing", sold, [of_mails("DELETE FROM deliveries")]),
         warns("mail_given_up", sold, [of_mails("UPDATE deliveries SET state = 'failed'")]),

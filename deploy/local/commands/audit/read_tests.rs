@@ -67,9 +67,9 @@ impl Stage {
         saga.steps.iter_mut().for_each(|step| step.status = Status::Done);
         saga.steps[definition.position("RESERVE").unwrap()].output = reserved.clone().into();
         query(
-            "INSERT INTO sagas (id, definition, definition_version, started_at, updated_at, version, dispatcher, ended,
-                                attention, state, body, history)
-             VALUES ($1, 'booking', 1, 1000, 2000, 3, $1, true, false, 'completed', $2, '')",
+            "INSERT INTO sagas (id, definition, definition_version, started_at, input, updated_at, version, dispatcher,
+                                ended, attention, state, body, history)
+             VALUES ($1, 'booking', 1, 1000, '{}', 2000, 3, $1, true, false, 'completed', $2, '')",
         )
         .bind(id.0)
         .bind(serde_json::to_string(&saga).unwrap())

@@ -285,6 +285,8 @@ pub struct SlowGateway {
     pub p99_before: f64,
     /// p99 of free bookings beside the slow ones, ms.
     pub p99_beside: f64,
+    /// The same as at first, afterwards, ms.
+    pub p99_after: f64,
 }
 
 impl Report {

@@ -228,7 +228,7 @@ impl<'d> Play<'d> {
     /// # Panics
     /// It does not read as it was written.
     pub fn read_back(&mut self) {
-        let read = serde_json::to_string(&self.saga).and_then(|text| serde_json::from_str::<Saga>(&text));
+        let read = serde_json::to_string(&self.saga).and_then(|text| Saga::read(self.saga.origin(), &text));
         match read {
             Ok(read) => assert_eq!(read, self.saga),
             Err(error) => panic!("{error}: {:?}", self.saga),

@@ -14,7 +14,7 @@ pub use writes::{Shown, Write, store, write};
 
 use eventicket_contracts::identity::Idempotency;
 use eventicket_contracts::{CustomerId, EventId, SagaId, Timestamp};
-use eventicket_saga::Saga;
+use eventicket_saga::{Entry, Origin, Saga};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
@@ -26,11 +26,12 @@ pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
 /// The rows of sagas that have not ended.
 const UNFINISHED: &str = "unfinished JOIN sagas USING (id)";
-const COLUMNS: &str = "id, owner, event, idempotency_key, fingerprint, trace, version, updated_at, body";
+const COLUMNS: &str = "id, definition, definition_version, owner, event, idempotency_key, fingerprint, trace, started_at, input, \
+                       version, updated_at, body";
 
 fn read(row: &PgRow) -> Result<Row, (SagaId, String)> {
     let id = SagaId(row.get("id"));
-    let saga: Saga = serde_json::from_str(row.get("body")).map_err(|e| (id, e.to_string()))?;
+    let saga = saga(row).map_err(|e| (id, e.to_string()))?;
     let key: Option<String> = row.get("idempotency_key");
     let fingerprint: Option<String> = row.get("fingerprint");
     Ok(Row {
@@ -44,6 +45,22 @@ fn read(row: &PgRow) -> Result<Row, (SagaId, String)> {
         updated_at: Timestamp(row.get("updated_at")),
         news: Vec::new(),
     })
+}
+
+fn saga(row: &PgRow) -> Result<Saga, Box<dyn std::error::Error>> {
+    let origin = Origin {
+        id: row.get("id"),
+        definition: row.get("definition"),
+        version: row.get::<i32, _>("definition_version").try_into()?,
+        input: serde_json::from_str(row.get("input"))?,
+        started_at: row.get("started_at"),
+    };
+    Ok(Saga::read(origin, row.get("body"))?)
+}
+
+/// The entries of a history, oldest first; they are stored newest first.
+fn entries(history: &str) -> Vec<Entry> {
+    history.lines().rev().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 /// Rows that could be read; one that could not is told to the log and stops no other.

@@ -8,7 +8,7 @@ use eventicket_saga::Entry;
 use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
-use super::{COLUMNS, UNFINISHED, readable};
+use super::{COLUMNS, UNFINISHED, entries, readable};
 use crate::runtime::row::Row;
 
 /// Reads sagas by id.
@@ -133,7 +133,7 @@ fn ids_from(text: &str) -> Option<(Uuid, Uuid)> {
 pub async fn history(pool: &PgPool, id: SagaId) -> Result<Option<Vec<Entry>>, sqlx::Error> {
     let text: Option<String> =
         sqlx::query_scalar("SELECT history FROM sagas WHERE id = $1").bind(id.0).fetch_optional(pool).await?;
-    Ok(text.map(|t| t.lines().filter_map(|l| serde_json::from_str(l).ok()).collect()))
+    Ok(text.as_deref().map(entries))
 }
 
 /// The histories of sagas, each oldest first.
@@ -141,8 +141,7 @@ pub async fn histories(pool: &PgPool, ids: &[SagaId]) -> Result<HashMap<SagaId, 
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     let rows: Vec<(Uuid, String)> =
         sqlx::query_as("SELECT id, history FROM sagas WHERE id = ANY($1)").bind(ids).fetch_all(pool).await?;
-    let entries = |text: String| text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    Ok(rows.into_iter().map(|(id, text)| (SagaId(id), entries(text))).collect())
+    Ok(rows.into_iter().map(|(id, text)| (SagaId(id), entries(&text))).collect())
 }
 
 /// Where unfinished sagas stand: definition, state and step.

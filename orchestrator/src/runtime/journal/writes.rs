@@ -37,25 +37,26 @@ pub struct Write<'a> {
 const WRITTEN: &str = "
     WITH begun AS (
          INSERT INTO sagas (id, definition, definition_version, owner, idempotency_key, fingerprint, event, trace,
-                            started_at, updated_at, version, dispatcher, ended, attention, state, step, body, history)
-         SELECT u.id, u.definition, u.dv, u.owner, u.ikey, u.fp, u.event, u.trace, u.started, u.updated, 1, $1,
+                            started_at, input, updated_at, version, dispatcher, ended, attention, state, step, body,
+                            history)
+         SELECT u.id, u.definition, u.dv, u.owner, u.ikey, u.fp, u.event, u.trace, u.started, u.input, u.updated, 1, $1,
                 u.ended, u.attention, u.state, u.step, u.body, u.history
          FROM unnest($2::uuid[], $3::bigint[], $4::bool[], $5::bool[], $6::text[], $7::text[], $8::text[], $9::text[],
                      $10::text[], $11::int[], $12::uuid[], $13::text[], $14::text[], $15::uuid[], $16::text[],
-                     $17::bigint[])
+                     $17::bigint[], $18::text[])
               AS u(id, updated, ended, attention, state, step, body, history, definition, dv, owner, ikey, fp, event,
-                   trace, started)
+                   trace, started, input)
          ORDER BY u.owner, u.ikey, u.id
          ON CONFLICT DO NOTHING RETURNING id, ended),
     open AS (INSERT INTO unfinished SELECT id FROM begun WHERE NOT ended),
-    locked AS MATERIALIZED (SELECT id FROM sagas WHERE $28 AND id = ANY($18) ORDER BY id FOR UPDATE),
+    locked AS MATERIALIZED (SELECT id FROM sagas WHERE $29 AND id = ANY($19) ORDER BY id FOR UPDATE),
     changed AS (
          UPDATE sagas s SET version = s.version + 1, dispatcher = $1, updated_at = u.updated, ended = u.ended,
-                attention = u.attention, state = u.state, step = u.step, body = u.body, history = s.history || u.history
-         FROM unnest($18::uuid[], $19::bigint[], $20::bool[], $21::bool[], $22::text[], $23::text[], $24::text[],
-                     $25::text[], $26::bigint[])
+                attention = u.attention, state = u.state, step = u.step, body = u.body, history = u.history || s.history
+         FROM unnest($19::uuid[], $20::bigint[], $21::bool[], $22::bool[], $23::text[], $24::text[], $25::text[],
+                     $26::text[], $27::bigint[])
               AS u(id, updated, ended, attention, state, step, body, history, version)
-         WHERE s.id = u.id AND (s.version = u.version OR $27) AND (SELECT count(*) FROM locked) >= 0
+         WHERE s.id = u.id AND (s.version = u.version OR $28) AND (SELECT count(*) FROM locked) >= 0
          RETURNING s.id, s.ended),
     over AS (DELETE FROM unfinished WHERE id = ANY(ARRAY(SELECT id FROM changed WHERE ended)))";
 
@@ -71,9 +72,9 @@ pub async fn store(
 ) -> Result<bool, sqlx::Error> {
     let sql = format!(
         "{WRITTEN},
-         counted AS (UPDATE replicas SET outstanding = $29 WHERE name = $1 AND $29 IS NOT NULL)
+         counted AS (UPDATE replicas SET outstanding = $30 WHERE name = $1 AND $30 IS NOT NULL)
          {}",
-        all_or_none(&["begun", "changed"], "$30")
+        all_or_none(&["begun", "changed"], "$31")
     );
     let number = i64::try_from(writes.len()).unwrap_or(i64::MAX);
     did_all(bound(&sql, replica, writes, !alone).bind(outstanding).bind(number).execute(session).await)
@@ -99,7 +100,8 @@ fn bound<'a>(sql: &str, replica: Uuid, writes: &[Write<'a>], in_order: bool) -> 
         .bind(rows().map(|row| row.idempotency.as_ref().map(|i| i.fingerprint.as_str())).collect::<Vec<_>>())
         .bind(rows().map(|row| row.event.map(|event| event.0)).collect::<Vec<_>>())
         .bind(rows().map(|row| row.trace.as_deref()).collect::<Vec<_>>())
-        .bind(rows().map(|row| row.saga.started_at).collect::<Vec<_>>());
+        .bind(rows().map(|row| row.saga.started_at).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.saga.input.text()).collect::<Vec<_>>());
     Columns::of(&old)
         .bound(query)
         .bind(old.iter().map(|write| write.row.version).collect::<Vec<_>>())
@@ -179,14 +181,15 @@ impl Encode<'_, Postgres> for Texts<'_> {
     }
 }
 
-/// The saga as JSON.
+/// What changes in the saga, as JSON.
 fn body(row: &Row, out: &mut Vec<u8>) -> serde_json::Result<()> {
     serde_json::to_writer(out, &row.saga)
 }
 
-/// What is new in its history, an entry a line.
+/// What is new in its history, an entry a line, the newest first: so what was there before ends the row as it did, and
+/// need not go into the database's log again.
 fn news(row: &Row, out: &mut Vec<u8>) -> serde_json::Result<()> {
-    for entry in &row.news {
+    for entry in row.news.iter().rev() {
         serde_json::to_writer(&mut *out, entry)?;
         out.push(b'\n');
     }

@@ -6,6 +6,7 @@
 mod error;
 mod fetch;
 mod find;
+mod growth;
 mod home;
 mod nats;
 mod postgres;
@@ -16,7 +17,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use error::Error;
 pub use find::{Binaries, Binary, Version, Wanted};
@@ -66,6 +67,8 @@ pub struct Servers {
     accounts: Option<(u16, Passwords)>,
     janitor: Option<Janitor>,
     failed: CancellationToken,
+    /// What PostgreSQL's tables grow by is written soon as long as this is here.
+    _growth: Option<DropGuard>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -109,9 +112,9 @@ impl Servers {
                 connections,
             };
             server.initialize(&options).await?;
-            let url = server.url();
+            let (url, tables) = (server.url(), server.tables());
             let kept = Kept::start(server, janitor.clone(), failed.clone()).await?;
-            Ok::<_, Error>(Some((url(kept.port), kept)))
+            Ok::<_, Error>(Some((url(kept.port), tables, kept)))
         };
         let start_nats = async {
             let Some(binary) = binaries.nats else { return Ok(None) };
@@ -129,11 +132,15 @@ impl Servers {
                 return Err(error);
             }
             (Ok(other), Err(error)) => {
-                stop(other.map(|(_, kept)| kept), None).await;
+                stop(other.map(|(_, _, kept)| kept), None).await;
                 return Err(error);
             }
         };
-        let (database_url, postgres) = postgres.unzip();
+        let (database_url, tables, postgres) = match postgres {
+            Some((url, tables, kept)) => (Some(url), Some(tables), Some(kept)),
+            None => (None, None, None),
+        };
+        let growth = tables.filter(|_| options.durable).map(growth::written_soon);
         let accounts = (options.accounts > 0 && nats.is_some()).then(|| (options.accounts, passwords.clone()));
         let account = accounts.as_ref().map(|_| 0);
         let nats_url = nats.as_ref().map(|kept| nats::url(kept.port, &passwords.nats, account));
@@ -145,6 +152,7 @@ impl Servers {
             accounts,
             janitor,
             failed,
+            _growth: growth,
         })
     }
 

@@ -93,6 +93,11 @@ impl Postgres {
         self.folder.join("data")
     }
 
+    /// The folder with a folder for the tables of each database.
+    pub fn tables(&self) -> PathBuf {
+        self.data().join("base")
+    }
+
     /// Makes the data folder where there is none; a half-made one of an earlier start is thrown away.
     pub async fn initialize(&self, options: &Options) -> Result<(), Error> {
         if let Some(parent) = self.folder.parent() {

@@ -1,10 +1,10 @@
 //! Small worlds in all ways: every order of steps, with and without each mishap that is allowed. States that were seen
 //! before are not gone on from.
 
-use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::chaos::{Chaos, Kind};
 use crate::invariants::Violation;
@@ -49,8 +49,8 @@ pub const WORLDS: [Small; 14] = [
     one("one booking, one crash", &[(Kind::Crash, 1)], false),
     one("one booking, one repeat, one late answer", &[(Kind::Repeat, 1), LATE[0], LATE[1]], false),
     one("one booking, one repeat, one operator", &[(Kind::Repeat, 1), (Kind::Operator, 1)], false),
-    one("one booking, one crash, one repeat", &[(Kind::Crash, 1), (Kind::Repeat, 1)], false),
     two("two bookings, one action of an operator", &[(Kind::Operator, 1)]),
+    one("one booking, one crash, one repeat", &[(Kind::Crash, 1), (Kind::Repeat, 1)], false),
     two("two bookings, one crash", &[(Kind::Crash, 1)]),
     one(
         "one booking, one of each",
@@ -72,48 +72,151 @@ pub struct Explored {
     pub broken: Option<(Violation, Timeline)>,
 }
 
-/// Explores a world, beginning at most so many ways.
+/// Explores a world on all processors, beginning at most so many ways.
 pub fn explore(simulator: &Simulator, world: &Small, most: u64) -> Explored {
-    let seen = RefCell::new(HashSet::new());
-    let mut way: Option<Vec<u32>> = Some(Vec::new());
-    let mut ways = 0;
-    while let Some(given) = way.take().filter(|_| ways < most) {
-        ways += 1;
-        let outcome = go(simulator, world, given.clone(), false, &seen);
-        if let Some(violation) = outcome.violation {
-            let values = outcome.made.iter().map(|made| made.value).collect();
-            let told = go(simulator, world, values, true, &RefCell::default()).story;
-            return Explored { states: seen.borrow().len(), ways, complete: false, broken: Some((violation, told)) };
-        }
-        let made = outcome.made;
-        way = (0..made.len()).rev().find(|at| made[*at].value + 1 < made[*at].of).map(|at| {
-            let mut next: Vec<u32> = made[..at].iter().map(|made| made.value).collect();
-            next.push(made[at].value + 1);
-            next
-        });
-        if way.is_none() {
-            return Explored { states: seen.borrow().len(), ways, complete: true, broken: None };
-        }
-    }
-    Explored { states: seen.into_inner().len(), ways, complete: false, broken: None }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let search = Search {
+        simulator,
+        world,
+        most,
+        seen: Mutex::default(),
+        front: Mutex::new(Front::default()),
+        news: Condvar::new(),
+    };
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(|| search.work()))));
+    let (states, front) = (owned(search.seen).len(), owned(search.front));
+    let complete = front.broken.is_none() && front.branches.is_empty();
+    let broken = front.broken.map(|(violation, decisions)| {
+        let told = world.go(simulator, decisions, true, |_, _| true).story;
+        (violation, told)
+    });
+    Explored { states, ways: front.ways, complete, broken }
 }
 
-fn go(simulator: &Simulator, world: &Small, given: Vec<u32>, tells: bool, seen: &RefCell<HashSet<u64>>) -> Outcome {
-    let (scenario, chaos) = (Scenario::small(world.bookings, world.webhooks), Chaos::only(world.mishaps));
-    let known = given.len();
-    let (tables, messages) = (Cell::new((u64::MAX, 0)), Cell::new((u64::MAX, 0)));
-    simulator.small(scenario, chaos, given, tells, |sim: &Sim| {
-        let (commits, changes) = (sim.commits.get(), sim.broker.borrow().changes);
-        if tables.get().0 != commits {
-            tables.set((commits, sim.hash_of_tables()));
+/// A search that several threads make.
+struct Search<'a> {
+    /// The same one for all: what it seals tells its states apart.
+    simulator: &'a Simulator,
+    world: &'a Small,
+    most: u64,
+    /// Hashes of the states.
+    seen: Mutex<HashSet<u64>>,
+    front: Mutex<Front>,
+    /// There are new branches, or there will be none.
+    news: Condvar,
+}
+
+/// Where the search stands.
+struct Front {
+    branches: Vec<Branch>,
+    ways: u64,
+    /// Ways that are being gone, which may leave branches.
+    under_way: u32,
+    /// The first broken invariant, with its decisions.
+    broken: Option<(Violation, Vec<u32>)>,
+}
+
+impl Default for Front {
+    /// Before the first way.
+    fn default() -> Self {
+        Self { branches: vec![Branch::default()], ways: 0, under_way: 0, broken: None }
+    }
+}
+
+/// A way that is to be gone: its decisions up to where it parts from one that was gone.
+#[derive(Default)]
+struct Branch {
+    decisions: Vec<u32>,
+    /// The hash of what was committed on that way after so many commits: up to the parting it is the same here.
+    tables: Arc<Vec<u64>>,
+}
+
+impl Search<'_> {
+    fn work(&self) {
+        while let Some(branch) = self.next() {
+            let parting = branch.decisions.len();
+            let (outcome, tables) = self.follow(branch);
+            let mut front = locked(&self.front);
+            front.under_way -= 1;
+            if let Some(violation) = outcome.violation {
+                let decisions = outcome.made.iter().map(|made| made.value).collect();
+                front.broken.get_or_insert((violation, decisions));
+            }
+            let tables = Arc::new(tables);
+            for (at, made) in outcome.made.iter().enumerate().skip(parting) {
+                for other in made.value + 1..made.of {
+                    let decisions = outcome.made[..at].iter().map(|made| made.value).chain([other]).collect();
+                    front.branches.push(Branch { decisions, tables: Arc::clone(&tables) });
+                }
+            }
+            self.news.notify_all();
         }
-        if messages.get().0 != changes {
-            messages.set((changes, hash(&sim.broker.borrow().shown())));
+    }
+
+    /// The next branch; none where all ways were gone, as many as there may be were begun, or something is broken.
+    fn next(&self) -> Option<Branch> {
+        let mut front = locked(&self.front);
+        loop {
+            if front.broken.is_some() || front.ways == self.most {
+                return None;
+            }
+            if let Some(branch) = front.branches.pop() {
+                (front.ways, front.under_way) = (front.ways + 1, front.under_way + 1);
+                return Some(branch);
+            }
+            if front.under_way == 0 {
+                return None;
+            }
+            front = self.news.wait(front).unwrap_or_else(PoisonError::into_inner);
         }
-        sim.seen.set(tables.get().1);
-        // On the way to where this way parts from the others everything is known.
-        tells || sim.decisions() < known || seen.borrow_mut().insert(hash(&(sim.fingerprint(), messages.get().1)))
-    })
+    }
+
+    /// Goes a way up to its end, or to a state behind its parting that was seen before. Tells what was committed, as
+    /// [`Branch`] keeps it.
+    fn follow(&self, Branch { decisions, tables: known }: Branch) -> (Outcome, Vec<u64>) {
+        let (parting, mut tables) = (decisions.len(), Vec::new());
+        let mut messages = (u64::MAX, 0);
+        let outcome = self.world.go(self.simulator, decisions, false, |sim, made| {
+            let commits = usize::try_from(sim.commits.get()).unwrap_or(usize::MAX);
+            if commits >= tables.len() {
+                let same = known.get(commits).filter(|_| made < parting);
+                tables.resize(commits + 1, same.copied().unwrap_or_else(|| sim.hash_of_tables()));
+            }
+            sim.seen.set(tables[commits]);
+            // On the way to where this way parts from the others everything is known.
+            if made < parting {
+                return true;
+            }
+            let changes = sim.broker.borrow().changes;
+            if messages.0 != changes {
+                messages = (changes, hash(&sim.broker.borrow().shown()));
+            }
+            locked(&self.seen).insert(hash(&(sim.fingerprint(), messages.1)))
+        });
+        (outcome, tables)
+    }
+}
+
+impl Small {
+    /// Goes a way; `look` sees the world and the number of decisions before each step, and may end it.
+    fn go(
+        &self,
+        simulator: &Simulator,
+        decisions: Vec<u32>,
+        tells: bool,
+        mut look: impl FnMut(&Sim, usize) -> bool,
+    ) -> Outcome {
+        let (scenario, chaos) = (Scenario::small(self.bookings, self.webhooks), Chaos::only(self.mishaps));
+        simulator.small(scenario, chaos, decisions, tells, |sim: &Sim| look(sim, sim.decisions()))
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn owned<T>(mutex: Mutex<T>) -> T {
+    mutex.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl World {

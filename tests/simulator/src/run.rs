@@ -1,8 +1,8 @@
 //! One run, and many.
 
 use std::rc::Rc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::chaos::{Chaos, Kind};
 use crate::choices::{Choices, Made};
@@ -39,7 +39,7 @@ pub struct Outcome {
 
 /// Makes runs, one at a time.
 pub struct Simulator {
-    shop: Rc<Shop>,
+    shop: Arc<Shop>,
 }
 
 impl Default for Simulator {
@@ -64,7 +64,7 @@ impl Simulator {
         let scenario = Scenario::draw(&mut choices, plan.webhooks);
         let storm = choices.choose(4);
         let settings = Settings { is_fine: true, has_edges: true, tells, flaw: plan.flaw };
-        let sim = World::new(settings, choices, Rc::clone(&self.shop), scenario, Chaos::drawn(storm));
+        let sim = World::new(settings, choices, Arc::clone(&self.shop), scenario, Chaos::drawn(storm));
         begin(&sim);
         sim.run(|_| true);
         outcome(&sim)
@@ -80,7 +80,7 @@ impl Simulator {
         look: impl FnMut(&Sim) -> bool,
     ) -> Outcome {
         let settings = Settings { is_fine: false, has_edges: chaos.left[Kind::Crash as usize] > 0, tells, flaw: None };
-        let sim = World::new(settings, Choices::given(values), Rc::clone(&self.shop), scenario, chaos);
+        let sim = World::new(settings, Choices::given(values), Arc::clone(&self.shop), scenario, chaos);
         begin(&sim);
         sim.run(look);
         outcome(&sim)

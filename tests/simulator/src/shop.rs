@@ -1,11 +1,9 @@
-//! What all runs of a thread share, since it is slow to make: the definitions, the keys of sealed payment methods, the
+//! What all runs share, since it is slow to make: the definitions, the keys of sealed payment methods, the
 //! maker of requests to the payment gateway.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use eventicket_contracts::CustomerId;
 use eventicket_kit::Settings;
@@ -20,12 +18,12 @@ pub(crate) struct Shop {
     pub catalogue: Arc<Catalogue>,
     pub seal: SealKeys,
     pub requests: Requests,
-    sealed: RefCell<BTreeMap<(CustomerId, &'static str), String>>,
+    sealed: Mutex<BTreeMap<(CustomerId, &'static str), String>>,
 }
 
 impl Shop {
     /// Makes it.
-    pub fn open() -> Rc<Self> {
+    pub fn open() -> Arc<Self> {
         let keys = SealKeys::generate();
         let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let settings = Settings {
@@ -53,7 +51,7 @@ impl Shop {
         let seal = SealKeys::parse(&keys).expect("keys that were just made can be read");
         let requests = Requests::new(&settings).expect("the settings are complete");
         let catalogue = Arc::new(catalogue().expect("the platform's definitions are sound"));
-        Rc::new(Self { catalogue, seal, requests, sealed: RefCell::default() })
+        Arc::new(Self { catalogue, seal, requests, sealed: Mutex::default() })
     }
 
     /// A customer.
@@ -63,7 +61,7 @@ impl Shop {
 
     /// A payment method as the API's gateway seals it.
     pub fn sealed(&self, customer: CustomerId, token: &'static str) -> String {
-        let mut sealed = self.sealed.borrow_mut();
+        let mut sealed = self.sealed.lock().unwrap_or_else(PoisonError::into_inner);
         sealed.entry((customer, token)).or_insert_with(|| self.seal.seal(customer, token)).clone()
     }
 }

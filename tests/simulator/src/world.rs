@@ -86,7 +86,7 @@ pub(crate) struct World {
     pub violation: RefCell<Option<Violation>>,
     pub story: RefCell<Timeline>,
     pub catalogue: Arc<Catalogue>,
-    pub shop: Rc<Shop>,
+    pub shop: Arc<Shop>,
     pub scenario: Scenario,
     pub commits: Cell<u64>,
     pub steps: Cell<u64>,
@@ -103,7 +103,7 @@ pub(crate) struct World {
 
 impl World {
     /// A world before its first step.
-    pub fn new(settings: Settings, choices: Choices, shop: Rc<Shop>, scenario: Scenario, chaos: Chaos) -> Sim {
+    pub fn new(settings: Settings, choices: Choices, shop: Arc<Shop>, scenario: Scenario, chaos: Chaos) -> Sim {
         let gateway = Gateway::new(scenario.webhooks);
         let catalogue = shop.catalogue.clone();
         Rc::new_cyclic(|me| Self {

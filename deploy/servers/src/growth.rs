@@ -25,10 +25,14 @@ pub(crate) fn written_soon(folder: PathBuf) -> DropGuard {
         while stopped.run_until_cancelled(sleep(PAUSE)).await.is_some() {
             let folder = folder.clone();
             let looked = tokio::task::spawn_blocking(move || {
-                for (file, grown) in lengths.look(&folder) {
-                    if let Err(error) = begin_to_write(&file, grown) {
-                        tracing::debug!(file = %file.display(), %error, "what it has grown by is left to the kernel");
-                    }
+                let left = |path: &Path, error: io::Error| {
+                    tracing::debug!(path = %path.display(), %error, "what it has grown by is left to the kernel");
+                };
+                match lengths.look(&folder) {
+                    Err(error) => left(&folder, error),
+                    Ok(grown) => grown.into_iter().for_each(|(file, grown)| {
+                        begin_to_write(&file, grown).unwrap_or_else(|error| left(&file, error));
+                    }),
                 }
                 lengths
             });
@@ -62,24 +66,35 @@ struct Lengths(Option<HashMap<PathBuf, u64>>);
 
 impl Lengths {
     /// What files have grown by since the last look; nothing at the first one.
-    fn look(&mut self, folder: &Path) -> Vec<(PathBuf, Range<u64>)> {
-        let now: HashMap<PathBuf, u64> =
-            entries(folder).flat_map(|entry| entries(&entry.path())).filter_map(length).collect();
-        let Some(before) = self.0.replace(now) else { return Vec::new() };
+    ///
+    /// # Errors
+    /// Something is there that cannot be read; it is as if nobody had looked.
+    fn look(&mut self, folder: &Path) -> io::Result<Vec<(PathBuf, Range<u64>)>> {
+        let mut now = HashMap::new();
+        for database in entries(folder)? {
+            for file in entries(&database)? {
+                match fs::metadata(&file) {
+                    Ok(metadata) if metadata.is_file() => drop(now.insert(file, metadata.len())),
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        let Some(before) = self.0.replace(now) else { return Ok(Vec::new()) };
         let now = self.0.iter().flatten();
         let grown = now.map(|(file, length)| (file, before.get(file).copied().unwrap_or_default()..*length));
-        grown.filter(|(_, grown)| !grown.is_empty()).map(|(file, grown)| (file.clone(), grown)).collect()
+        Ok(grown.filter(|(_, grown)| !grown.is_empty()).map(|(file, grown)| (file.clone(), grown)).collect())
     }
 }
 
-/// Nothing where it cannot be read: files and folders come and go.
-fn entries(folder: &Path) -> impl Iterator<Item = fs::DirEntry> + use<> {
-    fs::read_dir(folder).into_iter().flatten().flatten()
-}
-
-fn length(entry: fs::DirEntry) -> Option<(PathBuf, u64)> {
-    let metadata = entry.metadata().ok()?;
-    metadata.is_file().then(|| (entry.path(), metadata.len()))
+/// What is in a folder; nothing where it is gone meanwhile, or is none.
+fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]
@@ -96,16 +111,17 @@ mod tests {
         write(&old, 8_192);
         write(&shrunk, 8_192);
         let mut lengths = Lengths::default();
-        assert_eq!(lengths.look(folder.path()), [], "the first look");
-        assert_eq!(lengths.look(folder.path()), [], "nothing has grown");
+        assert_eq!(lengths.look(folder.path()).unwrap(), [], "the first look");
+        assert_eq!(lengths.look(folder.path()).unwrap(), [], "nothing has grown");
 
         write(&old, 24_576);
         write(&shrunk, 0);
         write(&new, 8_192);
-        let mut grown = lengths.look(folder.path());
+        let mut grown = lengths.look(folder.path()).unwrap();
         grown.sort_by(|a, b| a.0.cmp(&b.0));
         assert_eq!(grown, [(old, 8_192..24_576), (new.clone(), 0..8_192)]);
         grown.into_iter().for_each(|(file, grown)| begin_to_write(&file, grown).unwrap());
+        #[cfg(target_os = "linux")]
         assert!(begin_to_write(&shrunk.join("gone"), 0..1).is_err());
         assert_eq!(fs::read(new).unwrap(), vec![1; 8_192], "it is only written");
     }

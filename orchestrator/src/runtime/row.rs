@@ -28,7 +28,7 @@ pub struct Row {
     pub version: i64,
     /// When it last changed.
     pub updated_at: Timestamp,
-    /// Bytes of its history so far are in the journal; this is what a batch appends.
+    /// Its history so far is in the journal; this is what a batch adds to it.
     pub news: Vec<eventicket_saga::Entry>,
 }
 

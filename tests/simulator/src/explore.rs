@@ -127,29 +127,27 @@ impl Default for Front {
 #[derive(Default)]
 struct Branch {
     decisions: Vec<u32>,
-    /// The hash of what was committed on that way after so many commits: up to the parting it is the same here.
+    /// The hash of the tables on that way after so many changes: up to the parting it is the same here.
     tables: Arc<Vec<u64>>,
 }
 
 impl Search<'_> {
     fn work(&self) {
         while let Some(branch) = self.next() {
+            let _under_way = UnderWay(self);
             let parting = branch.decisions.len();
             let (outcome, tables) = self.follow(branch);
-            let mut front = locked(&self.front);
-            front.under_way -= 1;
+            let (mut front, tables) = (locked(&self.front), Arc::new(tables));
             if let Some(violation) = outcome.violation {
                 let decisions = outcome.made.iter().map(|made| made.value).collect();
                 front.broken.get_or_insert((violation, decisions));
             }
-            let tables = Arc::new(tables);
             for (at, made) in outcome.made.iter().enumerate().skip(parting) {
                 for other in made.value + 1..made.of {
                     let decisions = outcome.made[..at].iter().map(|made| made.value).chain([other]).collect();
                     front.branches.push(Branch { decisions, tables: Arc::clone(&tables) });
                 }
             }
-            self.news.notify_all();
         }
     }
 
@@ -171,18 +169,18 @@ impl Search<'_> {
         }
     }
 
-    /// Goes a way up to its end, or to a state behind its parting that was seen before. Tells what was committed, as
-    /// [`Branch`] keeps it.
+    /// Goes a way up to its end, or to a state behind its parting that was seen before. Tells the hashes of its tables, as
+    /// [`Branch`] keeps them.
     fn follow(&self, Branch { decisions, tables: known }: Branch) -> (Outcome, Vec<u64>) {
         let (parting, mut tables) = (decisions.len(), Vec::new());
         let mut messages = (u64::MAX, 0);
         let outcome = self.world.go(self.simulator, decisions, false, |sim, made| {
-            let commits = usize::try_from(sim.commits.get()).unwrap_or(usize::MAX);
-            if commits >= tables.len() {
-                let same = known.get(commits).filter(|_| made < parting);
-                tables.resize(commits + 1, same.copied().unwrap_or_else(|| sim.hash_of_tables()));
+            let now = sim.store.borrow().tables.changes();
+            if now >= tables.len() {
+                let same = known.get(now).filter(|_| made < parting);
+                tables.resize(now + 1, same.copied().unwrap_or_else(|| sim.hash_of_tables()));
             }
-            sim.seen.set(tables[commits]);
+            sim.seen.set(tables[now]);
             // On the way to where this way parts from the others everything is known.
             if made < parting {
                 return true;
@@ -191,9 +189,24 @@ impl Search<'_> {
             if messages.0 != changes {
                 messages = (changes, hash(&sim.broker.borrow().shown()));
             }
-            locked(&self.seen).insert(hash(&(sim.fingerprint(), messages.1)))
+            let state = hash(&(sim.fingerprint(), messages.1));
+            locked(&self.seen).insert(state)
         });
         (outcome, tables)
+    }
+}
+
+/// A way that is being gone, and has left its branches when this is dropped.
+struct UnderWay<'a>(&'a Search<'a>);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let mut front = locked(&self.0.front);
+        front.under_way -= 1;
+        if std::thread::panicking() {
+            front.branches.clear(); // nobody waits for what this thread owes
+        }
+        self.0.news.notify_all();
     }
 }
 

@@ -37,7 +37,7 @@ pub struct Outcome {
     pub commits: u64,
 }
 
-/// Makes runs, one at a time.
+/// Makes runs.
 pub struct Simulator {
     shop: Arc<Shop>,
 }

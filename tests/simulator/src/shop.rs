@@ -1,4 +1,4 @@
-//! What all runs share, since it is slow to make: the definitions, the keys of sealed payment methods, the
+//! What all runs of a simulator share, since it is slow to make: the definitions, the keys of sealed payment methods, the
 //! maker of requests to the payment gateway.
 
 use std::collections::BTreeMap;

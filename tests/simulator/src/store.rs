@@ -3,6 +3,7 @@
 //! transaction writes is seen by others once it commits, and the answer to a commit may be lost.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
 use eventicket_bookings::simulation::{EventRow, HoldRow, Left};
@@ -92,6 +93,35 @@ pub(crate) struct Tables {
     pub deliveries: BTreeMap<Key, Answer>,
 }
 
+/// Tables that know how often somebody was about to change them.
+#[derive(Default)]
+pub(crate) struct Counted {
+    tables: Tables,
+    changes: usize,
+}
+
+impl Counted {
+    /// As long as this is the same, so are the tables.
+    pub fn changes(&self) -> usize {
+        self.changes
+    }
+}
+
+impl Deref for Counted {
+    type Target = Tables;
+
+    fn deref(&self) -> &Tables {
+        &self.tables
+    }
+}
+
+impl DerefMut for Counted {
+    fn deref_mut(&mut self) -> &mut Tables {
+        self.changes += 1;
+        &mut self.tables
+    }
+}
+
 impl Tables {
     /// The holds of a saga.
     pub fn holds_of(&self, saga: SagaId) -> impl Iterator<Item = (&Key, &HoldRow)> {
@@ -129,7 +159,7 @@ pub(crate) enum Write {
 /// Rows and locks.
 #[derive(Default)]
 pub(crate) struct Store {
-    pub tables: Tables,
+    pub tables: Counted,
     locks: BTreeMap<Lock, u64>,
     open: BTreeMap<u64, Open>,
     number: u64,

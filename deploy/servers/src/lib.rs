@@ -83,7 +83,7 @@ impl Servers {
     pub async fn start(home: &Home, options: Options) -> Result<Self, Error> {
         let passwords = passwords(home)?;
         let (folder, user) = postgres::place(home)?;
-        let logs = home.logs()?;
+        let (tables, logs) = (postgres::tables(&folder), home.logs()?);
         let wanted = Wanted {
             postgres: options.database_url.is_none(),
             postgres_major: postgres::data_version(&folder),
@@ -112,9 +112,9 @@ impl Servers {
                 connections,
             };
             server.initialize(&options).await?;
-            let (url, tables) = (server.url(), server.tables());
+            let url = server.url();
             let kept = Kept::start(server, janitor.clone(), failed.clone()).await?;
-            Ok::<_, Error>(Some((url(kept.port), tables, kept)))
+            Ok::<_, Error>(Some((url(kept.port), kept)))
         };
         let start_nats = async {
             let Some(binary) = binaries.nats else { return Ok(None) };
@@ -132,15 +132,12 @@ impl Servers {
                 return Err(error);
             }
             (Ok(other), Err(error)) => {
-                stop(other.map(|(_, _, kept)| kept), None).await;
+                stop(other.map(|(_, kept)| kept), None).await;
                 return Err(error);
             }
         };
-        let (database_url, tables, postgres) = match postgres {
-            Some((url, tables, kept)) => (Some(url), Some(tables), Some(kept)),
-            None => (None, None, None),
-        };
-        let growth = tables.filter(|_| options.durable).map(growth::written_soon);
+        let (database_url, postgres) = postgres.unzip();
+        let growth = (postgres.is_some() && options.durable).then(|| growth::written_soon(tables));
         let accounts = (options.accounts > 0 && nats.is_some()).then(|| (options.accounts, passwords.clone()));
         let account = accounts.as_ref().map(|_| 0);
         let nats_url = nats.as_ref().map(|kept| nats::url(kept.port, &passwords.nats, account));

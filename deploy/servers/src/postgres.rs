@@ -71,6 +71,11 @@ pub(crate) fn data_version(folder: &Path) -> Option<u32> {
     fs::read_to_string(folder.join("data/PG_VERSION")).ok()?.trim().parse().ok()
 }
 
+/// The folder with a folder for the tables of each database.
+pub(crate) fn tables(folder: &Path) -> PathBuf {
+    folder.join("data/base")
+}
+
 impl Postgres {
     /// Its address, by its port.
     pub fn url(&self) -> impl Fn(u16) -> String + use<> {
@@ -91,11 +96,6 @@ impl Postgres {
 
     fn data(&self) -> PathBuf {
         self.folder.join("data")
-    }
-
-    /// The folder with a folder for the tables of each database.
-    pub fn tables(&self) -> PathBuf {
-        self.data().join("base")
     }
 
     /// Makes the data folder where there is none; a half-made one of an earlier start is thrown away.

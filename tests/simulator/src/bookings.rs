@@ -11,8 +11,9 @@ use eventicket_planted::Fault as Planted;
 use crate::executor::{NEVER, On, Wait};
 use crate::flaws::Flaw;
 use crate::network::Stream;
+use crate::processes::ProcessId;
 use crate::store::{Lock, Tables, Tx, Write};
-use crate::world::{ProcessId, Sim, World};
+use crate::world::{Sim, World};
 
 const SERVICE: &str = "bookings";
 /// Between two passes of the sweep, ms.

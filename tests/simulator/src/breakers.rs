@@ -7,8 +7,9 @@ use eventicket_contracts::{SagaId, Timestamp};
 use eventicket_orchestrator::sagas::Catalogue;
 use eventicket_saga::breaker::{Breaker, Counts, Mode, Policy, State};
 
+use crate::processes::ProcessId;
 use crate::store::StoredBreaker;
-use crate::world::{ProcessId, Sim, World};
+use crate::world::{Sim, World};
 
 /// Failures that open a breaker here.
 pub(crate) const FAILURES: u32 = 2;

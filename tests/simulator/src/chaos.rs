@@ -1,7 +1,8 @@
 //! What goes wrong: each kind of mishap has its own rate, and a run has only so many of them. Afterwards the world is calm,
 //! and everything has to come to its end.
 
-use crate::world::{ProcessId, World};
+use crate::processes::ProcessId;
+use crate::world::World;
 
 /// A kind of mishap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,8 @@ use eventicket_planted::Fault as Planted;
 
 use crate::executor::{On, Wait};
 use crate::flaws::Flaw;
-use crate::world::{ProcessId, Sim, World};
+use crate::processes::ProcessId;
+use crate::world::{Sim, World};
 
 /// First and longest waits after a failure, and for what takes time by its nature, ms.
 const BACKOFF: (i64, i64) = (100, 5_000);

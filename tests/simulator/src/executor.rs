@@ -8,8 +8,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use crate::network::Stream;
+use crate::processes::ProcessId;
 use crate::store::Lock;
-use crate::world::{ProcessId, World};
+use crate::world::World;
 
 /// A time that does not come.
 pub(crate) const NEVER: i64 = i64::MAX;

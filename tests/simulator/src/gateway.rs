@@ -9,8 +9,9 @@ use eventicket_payments::simulation::{Call, Observed, Request};
 
 use crate::chaos::Kind;
 use crate::executor::{On, Wait};
+use crate::processes::ProcessId;
 use crate::webhooks::Taken;
-use crate::world::{ProcessId, Sim, World};
+use crate::world::{Sim, World};
 
 /// How long payments waits for an answer, ms.
 const CALL_TIMEOUT: i64 = 10_000;

@@ -12,9 +12,10 @@ use eventicket_saga::breaker::{Breaker, Mode, State as BreakerState};
 use eventicket_saga::{Phase, Saga, Send};
 
 use crate::breakers::FAILURES;
+use crate::processes::ProcessId;
 use crate::rounds::Rounds;
 use crate::store::{Name, Tables, Write};
-use crate::world::{ProcessId, World};
+use crate::world::World;
 
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -32,6 +32,7 @@ mod operator;
 mod orchestrator;
 mod panics;
 mod payments;
+mod processes;
 mod rounds;
 mod scenario;
 mod shop;

@@ -9,7 +9,8 @@ use eventicket_contracts::envelope::{Item, Reply};
 
 use crate::chaos::Kind;
 use crate::executor::NEVER;
-use crate::world::{ProcessId, World};
+use crate::processes::ProcessId;
+use crate::world::World;
 
 /// A message that is not acknowledged comes again after so long, ms.
 const ACK_WAIT: i64 = 30_000;

@@ -6,8 +6,9 @@ use eventicket_contracts::SagaId;
 use eventicket_nats::{Delivered, Fault, Handled};
 
 use crate::network::Stream;
+use crate::processes::ProcessId;
 use crate::store::{Lock, Tx, Write};
-use crate::world::{ProcessId, Sim};
+use crate::world::Sim;
 
 /// Starts it.
 pub(crate) fn start(sim: &Sim, me: ProcessId) {

@@ -24,8 +24,9 @@ use crate::breakers::Breakers;
 use crate::executor::{NEVER, On, Wait};
 use crate::flaws::Flaw;
 use crate::network::{Answer, Payload, Stream, Unpublished};
+use crate::processes::{LAPSE, ProcessId};
 use crate::store::{Lock, Tx, Write};
-use crate::world::{LAPSE, ProcessId, Sim, World};
+use crate::world::{Sim, World};
 
 /// Between two beats, and after a turn that the database refused, ms.
 const BEAT: i64 = 500;

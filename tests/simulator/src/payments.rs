@@ -15,8 +15,9 @@ use crate::executor::{NEVER, On, Wait};
 use crate::flaws::Flaw;
 use crate::network::{Answer, Stream};
 use crate::orchestrator::Input;
+use crate::processes::{LAPSE, ProcessId};
 use crate::store::{Lock, Tx, Watch, Write};
-use crate::world::{LAPSE, ProcessId, Sim, World};
+use crate::world::{Sim, World};
 
 const SERVICE: &str = "payments";
 /// Between two beats, two tries of a transaction, and until a start of a saga is answered, ms.

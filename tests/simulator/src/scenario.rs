@@ -9,7 +9,8 @@ use eventicket_orchestrator::runtime::admission::Bound;
 use uuid::Uuid;
 
 use crate::choices::Choices;
-use crate::world::{BEGIN, ProcessId, Sim};
+use crate::processes::ProcessId;
+use crate::world::{BEGIN, Sim};
 
 /// How long after its hold's end bookings frees a hold by itself, ms: the grace of the booking saga.
 pub(crate) const GRACE: i64 = 73_000;

@@ -20,7 +20,8 @@ use eventicket_saga::breaker::Breaker;
 use crate::chaos::Kind;
 use crate::executor::{On, Wait};
 use crate::flaws::Flaw;
-use crate::world::{ProcessId, Sim};
+use crate::processes::ProcessId;
+use crate::world::Sim;
 
 /// How long a lock is waited for, and how long a transaction may stand idle, ms.
 const LOCK_TIMEOUT: i64 = 1_000;

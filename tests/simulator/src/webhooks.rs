@@ -5,7 +5,8 @@ use std::rc::Rc;
 
 use eventicket_payments::simulation::{Event, Hinted, Row};
 
-use crate::world::{ProcessId, Sim};
+use crate::processes::ProcessId;
+use crate::world::Sim;
 
 /// How often a row that others change meanwhile is looked at.
 const LOOKS: u32 = 3;

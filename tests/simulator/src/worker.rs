@@ -10,7 +10,8 @@ use eventicket_planted::Fault as Planted;
 
 use crate::executor::{On, Wait};
 use crate::network::{Message, Payload, Stream};
-use crate::world::{ProcessId, Sim};
+use crate::processes::ProcessId;
+use crate::world::Sim;
 
 /// Most messages of one batch here.
 const MESSAGES: usize = 4;

@@ -1,4 +1,4 @@
-//! The simulated world: its time, its processes, its choices, and the loop that lets one task after the other go on.
+//! The simulated world: its time, its choices, and the loop that lets one task after the other go on.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -18,15 +18,14 @@ use crate::invariants::{Knowledge, Violation};
 use crate::network::{Broker, Slot};
 use crate::orchestrator::Inputs;
 use crate::payments::Driven;
+use crate::processes::{Process, ProcessId};
 use crate::scenario::Scenario;
 use crate::shop::Shop;
-use crate::store::{Name, Store};
+use crate::store::Store;
 use crate::timeline::Timeline;
 
 /// When a run begins, ms.
 pub(crate) const BEGIN: i64 = 1_800_000_000_000;
-/// A heart that has not beaten for so long is dead, ms.
-pub(crate) const LAPSE: i64 = 2_000;
 /// Steps and time (ms) after which mishaps are over, and steps after which a run should long have ended.
 const STORM: u64 = 1_500;
 const STORM_TIME: i64 = 2 * 3_600_000;
@@ -35,27 +34,6 @@ const MOST_STEPS: u64 = 12_000;
 const LONGEST: i64 = 60 * 24 * 3_600_000;
 
 pub(crate) type Sim = Rc<World>;
-
-/// A process of the platform, by its place in the list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct ProcessId(pub usize);
-
-/// A process.
-#[derive(Clone, Debug)]
-pub(crate) struct Process {
-    pub part: &'static str,
-    pub number: u32,
-    pub is_up: bool,
-    /// How far its clock is ahead, ms.
-    pub skew: i64,
-    /// The furthest that it ever was.
-    pub furthest: i64,
-    pub stalled_until: i64,
-    /// New at each start.
-    pub name: Name,
-    /// When its heart last beat, while it is down or stands still.
-    pub last_beat: i64,
-}
 
 /// How a run is made.
 #[derive(Clone, Debug)]
@@ -191,100 +169,8 @@ impl World {
         if clock == NEVER { NEVER } else { clock.saturating_sub(self.processes.borrow()[process.0].skew) }
     }
 
-    pub fn name(&self, process: ProcessId) -> Name {
-        self.processes.borrow()[process.0].name
-    }
-
     pub fn has_flaw(&self, flaw: Flaw) -> bool {
         self.settings.flaw == Some(flaw)
-    }
-
-    /// Adds a process and starts it.
-    pub fn add_process(self: &Rc<Self>, part: &'static str, number: u32) {
-        let id = ProcessId(self.processes.borrow().len());
-        let process =
-            Process { part, number, is_up: true, skew: 0, furthest: 0, stalled_until: 0, name: 0, last_beat: 0 };
-        self.processes.borrow_mut().push(process);
-        self.start(id);
-    }
-
-    fn start(self: &Rc<Self>, id: ProcessId) {
-        let name = self.fresh_number();
-        let part = {
-            let mut processes = self.processes.borrow_mut();
-            let process = &mut processes[id.0];
-            (process.is_up, process.name) = (true, name);
-            process.part
-        };
-        match part {
-            "orchestrator" => crate::orchestrator::start(self, id),
-            "bookings" => crate::bookings::start(self, id),
-            "payments" => crate::payments::start(self, id),
-            "notifications" => crate::notifications::start(self, id),
-            _ => crate::gateway::start(self, id),
-        }
-    }
-
-    /// A process ends where it stands, and starts again after a pause.
-    pub fn crash(&self, id: ProcessId, pause: i64) {
-        {
-            let mut processes = self.processes.borrow_mut();
-            let process = &mut processes[id.0];
-            if !process.is_up {
-                return;
-            }
-            if process.stalled_until <= self.now() {
-                process.last_beat = self.now();
-            }
-            (process.is_up, process.stalled_until) = (false, self.now() + pause);
-        }
-        self.knowledge.borrow_mut().gone(self.name(id), self.processes.borrow()[id.0].last_beat);
-        self.replicas.borrow_mut().remove(&id);
-        self.tasks.end(Some(id));
-        if self.processes.borrow()[id.0].part == "gateway" {
-            self.gateway.borrow_mut().forget_keys(self.has_flaw(Flaw::GatewayForgets));
-        }
-    }
-
-    /// A process stands still for a while.
-    pub fn stall(&self, id: ProcessId, pause: i64) {
-        let mut processes = self.processes.borrow_mut();
-        let process = &mut processes[id.0];
-        if process.is_up {
-            if process.stalled_until <= self.now() {
-                process.last_beat = self.now();
-            }
-            process.stalled_until = process.stalled_until.max(self.now() + pause);
-        }
-    }
-
-    pub fn jump(&self, id: ProcessId, by: i64) {
-        let process = &mut self.processes.borrow_mut()[id.0];
-        process.skew += by;
-        process.furthest = process.furthest.max(process.skew);
-    }
-
-    fn runs(&self, id: ProcessId) -> bool {
-        let process = &self.processes.borrow()[id.0];
-        process.is_up && process.stalled_until <= self.now()
-    }
-
-    /// The processes of a part that run.
-    pub fn living(&self, part: &str) -> Vec<ProcessId> {
-        let count = self.processes.borrow().len();
-        let of_part = |id: &ProcessId| self.processes.borrow()[id.0].part == part;
-        (0..count).map(ProcessId).filter(|id| of_part(id) && self.runs(*id)).collect()
-    }
-
-    /// How long the heart of a replica of this name has not beaten.
-    pub fn silence(&self, name: Name) -> i64 {
-        let processes = self.processes.borrow();
-        let here = processes.iter().find(|p| p.name == name);
-        match here {
-            Some(p) if p.is_up && p.stalled_until <= self.now() => 0,
-            Some(p) => self.now() - p.last_beat,
-            None => self.knowledge.borrow().silence(name, self.now()),
-        }
     }
 
     fn is_ready(&self, process: Option<ProcessId>, wait: &Wait) -> bool {
@@ -322,29 +208,6 @@ impl World {
             Some(id) if time < NEVER => time.max(self.processes.borrow()[id.0].stalled_until),
             _ => time,
         }
-    }
-
-    /// Restarts what is down, and ends what stands still.
-    fn look_after_processes(self: &Rc<Self>) {
-        let now = self.now();
-        let count = self.processes.borrow().len();
-        for at in 0..count {
-            let (is_up, until) = {
-                let process = &self.processes.borrow()[at];
-                (process.is_up, process.stalled_until)
-            };
-            if !is_up && until <= now {
-                self.tell(Some(ProcessId(at)), || "starts again".to_owned());
-                self.start(ProcessId(at));
-            } else if until > now {
-                self.store.borrow_mut().end_idle(ProcessId(at), now);
-            }
-        }
-    }
-
-    fn next_restart(&self) -> i64 {
-        let processes = self.processes.borrow();
-        processes.iter().filter(|p| !p.is_up).map(|p| p.stalled_until).min().unwrap_or(NEVER)
     }
 
     /// The next time at which something can go on.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use eventicket_contracts::Clock;
+use eventicket_kit::http::Reserved;
 use eventicket_kit::{Context, Settings};
 use eventicket_nats::{Nats, StreamLimits};
 use eventicket_servers::Restarts;
@@ -27,6 +28,8 @@ use crate::threads;
 
 /// How long parts may take to finish what they hold.
 const GRACE: Duration = Duration::from_secs(20);
+/// A free port of this machine.
+pub const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// A log that is longer at a start is put aside.
 const LONG_LOG: u64 = 64 << 20;
 
@@ -195,7 +198,9 @@ impl Kept {
 
     /// Runs it in a process of its own, which ends when the pipe to this one closes.
     async fn process(&self) -> anyhow::Result<()> {
-        let metrics = self.part.is_service().then(free_address).transpose()?;
+        let port =
+            self.part.is_service().then(|| Reserved::new(ANY_PORT)).transpose().context("there is no free port")?;
+        let metrics = port.as_ref().map(Reserved::address).transpose()?;
         let mut settings = Settings::clone(&self.plan.settings);
         settings.metrics_listen = metrics;
         let log = open_log(&self.plan.home.join("logs").join(format!("{}.log", self.name)))?;
@@ -251,10 +256,4 @@ pub fn open_log(path: &std::path::Path) -> anyhow::Result<File> {
     }
     let file = File::options().create(true).append(true).open(path);
     file.with_context(|| format!("cannot write to {}", path.display()))
-}
-
-/// An address of this machine at a free port.
-pub fn free_address() -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("there is no free port")?;
-    Ok(listener.local_addr()?)
 }

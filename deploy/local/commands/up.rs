@@ -16,7 +16,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::fleet::{self, Fleet, Plan, free_address, ledger, mails, open_log};
+use crate::fleet::{self, ANY_PORT, Fleet, Plan, ledger, mails, open_log};
 use crate::interrupts::Interrupts;
 use crate::part::{Part, local_url};
 use crate::platform::Platform;
@@ -57,7 +57,8 @@ pub struct Args {
 
 struct Running {
     /// The API's, while its processes come and go.
-    port: Reserved,
+    /// Kept for the parts that listen at them, also while these are started again.
+    ports: Vec<Reserved>,
     servers: Servers,
     fleet: Fleet,
     platform: Arc<Mutex<Platform>>,
@@ -85,7 +86,7 @@ pub async fn run(args: Args, home: &Path) -> anyhow::Result<ExitCode> {
             std::process::exit(CUT)
         }
     };
-    let Running { port: _port, servers, fleet, platform } = started?;
+    let Running { ports: _ports, servers, fleet, platform } = started?;
     let (parts_failed, servers_failed) = (fleet.failed(), servers.failed());
     let failure = tokio::select! {
         () = interrupts.next() => None,
@@ -120,8 +121,7 @@ async fn start(args: &Args, home: &Home) -> anyhow::Result<Running> {
     }
     let mut settings = Secrets::read_or_make(path)?.settings("", "")?;
     settings.gateway_listen.set_port(args.port.unwrap_or(settings.gateway_listen.port()));
-    let port = reserve(settings.gateway_listen)?;
-    settings.gateway_listen = port.address()?;
+    let ports = reserve_all(&mut settings)?;
     output::line(&format!("EvenTicket {} starts in {}", env!("CARGO_PKG_VERSION"), path.display()));
     let connections = DATABASES * u32::from(args.replicas) * settings.database_connections + SPARE_CONNECTIONS;
     let least = Options::default();
@@ -137,7 +137,7 @@ async fn start(args: &Args, home: &Home) -> anyhow::Result<Running> {
     settings.database_url.clone_from(&servers.database_url);
     settings.nats_url.clone_from(&servers.nats_url);
     match start_parts(args, settings, home, &servers, own_database).await {
-        Ok((fleet, platform)) => Ok(Running { port, servers, fleet, platform }),
+        Ok((fleet, platform)) => Ok(Running { ports, servers, fleet, platform }),
         Err(error) => {
             Platform::remove(path);
             servers.stop().await;
@@ -153,16 +153,7 @@ async fn start_parts(
     servers: &Servers,
     own_database: bool,
 ) -> anyhow::Result<(Fleet, Arc<Mutex<Platform>>)> {
-    let mock_gateway = given("EVENTICKET_PAYMENT_GATEWAY_URL").is_none();
-    if mock_gateway {
-        settings.payment_gateway_url = format!("http://{}", free_address()?);
-        // All replicas of payments share it.
-        settings.payment_webhook_listen = Some(settings.payment_webhook_listen.map_or_else(free_address, Ok)?);
-    }
-    let mailbox = given("EVENTICKET_SMTP_URL").is_none();
-    if mailbox {
-        settings.smtp_url = format!("smtp://{}", free_address()?);
-    }
+    let (mock_gateway, mailbox) = (needs_mock_gateway(), needs_mailbox());
     let url = local_url(settings.gateway_listen);
     if given("EVENTICKET_PUBLIC_URL").is_none() {
         settings.public_url.clone_from(&url);
@@ -269,6 +260,35 @@ async fn wait_until_ready(url: &str) -> anyhow::Result<()> {
         bail!("the services are not ready after {} s: {last}", READY.as_secs());
     }
     Ok(())
+}
+
+fn needs_mock_gateway() -> bool {
+    given("EVENTICKET_PAYMENT_GATEWAY_URL").is_none()
+}
+
+fn needs_mailbox() -> bool {
+    given("EVENTICKET_SMTP_URL").is_none()
+}
+
+/// Keeps the ports of all that listens with this platform, and enters those that are free ones into the settings.
+fn reserve_all(settings: &mut Settings) -> anyhow::Result<Vec<Reserved>> {
+    let mut ports = vec![reserve(settings.gateway_listen)?];
+    settings.gateway_listen = ports[0].address()?;
+    let mut any = || {
+        let port = Reserved::new(ANY_PORT).context("there is no free port")?;
+        let address = port.address()?;
+        ports.push(port);
+        anyhow::Ok(address)
+    };
+    if needs_mock_gateway() {
+        settings.payment_gateway_url = format!("http://{}", any()?);
+        // All replicas of payments share it.
+        settings.payment_webhook_listen = Some(settings.payment_webhook_listen.map_or_else(&mut any, Ok)?);
+    }
+    if needs_mailbox() {
+        settings.smtp_url = format!("smtp://{}", any()?);
+    }
+    Ok(ports)
 }
 
 /// The API's port, a free one for port 0. It is kept: a service that took it meanwhile for its health and metrics would look

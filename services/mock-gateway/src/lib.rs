@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use eventicket_kit::http::bind_reuseport;
 use eventicket_kit::server;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -70,8 +71,7 @@ impl Server {
         let opened = tokio::task::spawn_blocking(open).await?;
         let ((writer, broken), past) =
             opened.with_context(|| format!("the ledger in {} cannot be opened", config.data.display()))?;
-        let listener =
-            TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
+        let listener = bind_reuseport(config.listen).with_context(|| format!("cannot listen on {}", config.listen))?;
         let latency_ms = u64::try_from(config.latency.as_millis()).unwrap_or(u64::MAX);
         let settings = Settings { latency_ms, ..Settings::default() };
         let base = format!("http://{}", reachable(listener.local_addr()?));

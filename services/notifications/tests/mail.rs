@@ -15,6 +15,7 @@ use eventicket_contracts::subjects::{self, FENCE, Service};
 use eventicket_contracts::text::Email;
 use eventicket_contracts::{Currency, CustomerId, EventId, Json, Money, SagaId, TicketTypeId, Timestamp, codes};
 use eventicket_kit::Context;
+use eventicket_kit::http::Reserved;
 use eventicket_nats::{Outgoing, QueryError, QueryServer, command_headers};
 use eventicket_notifications::mailbox::{self, Mailbox};
 use eventicket_notifications::{DATABASE, MIGRATOR};
@@ -36,7 +37,8 @@ struct Stage {
     ctx: Context,
     known: Known,
     mails: tempfile::TempDir,
-    port: SocketAddr,
+    /// Kept for the mail server, which comes to listen later and more than once.
+    port: Reserved,
     running: JoinSet<()>,
 }
 
@@ -45,10 +47,11 @@ impl Stage {
     async fn set() -> Self {
         let world = eventicket_testkit::world().await;
         world.database(DATABASE, &MIGRATOR).await;
-        let port = free_port().await;
+        let port = Reserved::new(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = port.address().unwrap();
         let ctx = Context::for_tests(&world.database_url, &world.nats_url).await.unwrap().with_settings(|s| {
             s.database_prefix = world.prefix.clone();
-            s.smtp_url = format!("smtp://{port}");
+            s.smtp_url = format!("smtp://{address}");
         });
         let (mut running, known) = (JoinSet::new(), Known::default());
         for server in known.servers(&ctx).await {
@@ -62,7 +65,7 @@ impl Stage {
 
     async fn mail_server(&mut self) -> CancellationToken {
         let down = CancellationToken::new();
-        let server = Mailbox::bind(self.port, self.mails.path()).await.unwrap();
+        let server = Mailbox::bind(self.port.address().unwrap(), self.mails.path()).await.unwrap();
         self.running.spawn(server.run(down.clone()));
         down
     }
@@ -177,10 +180,6 @@ impl Known {
 fn confirmation(key: &Key, customer: CustomerId) -> Value {
     let mail = BookingMail { booking: key.saga, title: "Gala".into(), lines: vec![line()], total: euros(8400) };
     json!(Send { template: BOOKING_CONFIRMED.into(), customer, data: json!(mail).into() })
-}
-
-async fn free_port() -> SocketAddr {
-    tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
 fn euros(amount: i64) -> Money {

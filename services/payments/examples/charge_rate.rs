@@ -19,6 +19,7 @@ use eventicket_contracts::envelope::{Answer, Envelope, Half, Item, Key, Reply};
 use eventicket_contracts::payments::Charge;
 use eventicket_contracts::subjects::{self, Service};
 use eventicket_contracts::{Currency, CustomerId, Money, SagaId};
+use eventicket_kit::http::Reserved;
 use eventicket_kit::seal::SealKeys;
 use eventicket_kit::{Context, Settings};
 use eventicket_mock_gateway::{Config, Webhooks};
@@ -26,7 +27,6 @@ use eventicket_nats::{ConsumerSpec, Outgoing, Pull, StreamLimits, command_header
 use eventicket_servers::{Home, Options, Servers};
 use serde_json::value::RawValue;
 use sqlx::{Connection as _, PgConnection};
-use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -125,9 +125,11 @@ async fn measure(load: &Load) -> anyhow::Result<()> {
     let home = Home::temporary()?;
     let servers = Servers::start(&home, Options::default()).await?;
     let mut settings = Settings::development(&servers.database_url, &servers.nats_url);
-    let gateway_at = free_address().await?;
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let (gateway_port, webhooks_port) = (Reserved::new(any)?, Reserved::new(any)?);
+    let gateway_at = gateway_port.address()?;
     settings.payment_gateway_url = format!("http://{gateway_at}");
-    settings.payment_webhook_listen = Some(free_address().await?);
+    settings.payment_webhook_listen = Some(webhooks_port.address()?);
     let context = Context::connect(settings.clone(), "charge-rate", StreamLimits::default()).await?;
     eventicket_nats::ensure_streams(&context.nats, &context.limits).await?;
 
@@ -299,8 +301,4 @@ fn child(role: &str, environment: &[(&'static str, String)]) -> anyhow::Result<C
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(role).envs(environment.iter().cloned()).stdin(Stdio::piped()).kill_on_drop(true);
     command.spawn().with_context(|| format!("{role} does not start"))
-}
-
-async fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?)
 }

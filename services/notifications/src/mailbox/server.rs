@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use eventicket_kit::http::bind_reuseport;
 use mailin::{Action, Handler, Response, SessionBuilder, response};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -50,7 +51,7 @@ impl Mailbox {
     pub async fn bind(listen: SocketAddr, folder: impl Into<PathBuf>) -> io::Result<Self> {
         let folder: Arc<Path> = folder.into().into();
         std::fs::create_dir_all(&folder)?;
-        Ok(Self { listener: TcpListener::bind(listen).await?, folder })
+        Ok(Self { listener: bind_reuseport(listen)?, folder })
     }
 
     /// Where it listens.

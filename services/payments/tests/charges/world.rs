@@ -8,6 +8,7 @@ use eventicket_contracts::payments::{Payment, PaymentQuery};
 use eventicket_contracts::subjects::{self, Service};
 use eventicket_contracts::{Currency, CustomerId, Money, SagaId};
 use eventicket_kit::Context;
+use eventicket_kit::http::Reserved;
 use eventicket_kit::seal::SealKeys;
 use eventicket_mock_gateway::ledger::{self, Ledger, Status};
 use eventicket_mock_gateway::{Config, Server, Webhooks, sign};
@@ -35,6 +36,8 @@ pub struct World {
     mock: Option<JoinHandle<anyhow::Result<()>>>,
     config: Config,
     folder: tempfile::TempDir,
+    /// Kept for the service, which comes to listen later and more than once.
+    _webhooks_port: Reserved,
     replies: async_nats::Subscriber,
     events: async_nats::Subscriber,
     /// Replies that came while another one was awaited.
@@ -64,7 +67,8 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let key = ctx.settings.payment_gateway_key.clone();
-        let webhooks_at = free_address().await;
+        let webhooks_port = Reserved::new(listen).unwrap();
+        let webhooks_at = webhooks_port.address().unwrap();
         let (url, secret) =
             (format!("http://{webhooks_at}/webhooks/payments"), ctx.settings.payment_webhook_secret.clone());
         let webhooks = sent.then_some(Webhooks { url, secret });
@@ -91,6 +95,7 @@ impl World {
             mock: Some(mock),
             config,
             folder,
+            _webhooks_port: webhooks_port,
             replies,
             events,
             early: Vec::new(),
@@ -254,10 +259,19 @@ impl World {
             if let Some(at) = self.early.iter().position(wanted) {
                 return self.early.remove(at).answer;
             }
-            let replies = tokio::time::timeout(PATIENCE, self.replies()).await;
-            let replies = replies.unwrap_or_else(|_| panic!("no answer to {half:?} of {key}"));
-            self.early.extend(replies);
+            match tokio::time::timeout(PATIENCE, self.replies()).await {
+                Ok(replies) => self.early.extend(replies),
+                Err(_) => panic!("no answer to {half:?} of {key}: {}", self.standing_of(key).await),
+            }
         }
+    }
+
+    /// What is known of a charge that nobody answers, and of the services that should.
+    async fn standing_of(&mut self, key: &Key) -> String {
+        let ended = self.services.iter_mut().filter_map(|service| service.now_or_never()).collect::<Vec<_>>();
+        let rows = self.rows().await.into_iter().filter(|row| row.key == *key).collect::<Vec<_>>();
+        let (dead, at_gateway) = (self.dead_letters().await, self.statuses(key));
+        format!("services that ended: {ended:?}, rows: {rows:?}, at the gateway: {at_gateway:?}, dead letters: {dead}")
     }
 
     /// The next replies, whatever they answer.
@@ -386,10 +400,6 @@ impl Drop for World {
             mock.abort();
         }
     }
-}
-
-async fn free_address() -> SocketAddr {
-    tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
 async fn start_mock(config: Config) -> (Config, JoinHandle<anyhow::Result<()>>) {

@@ -1,6 +1,7 @@
 //! What the tests share: the service, a mock gateway behind a gate that can hold calls, and the way of commands and replies.
 
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use eventicket_contracts::envelope::{Answer, DomainEvent, Envelope, Fenced, Half, Item, Key, Reply};
@@ -271,7 +272,9 @@ impl World {
         let ended = self.services.iter_mut().filter_map(|service| service.now_or_never()).collect::<Vec<_>>();
         let rows = self.rows().await.into_iter().filter(|row| row.key == *key).collect::<Vec<_>>();
         let (dead, at_gateway) = (self.dead_letters().await, self.statuses(key));
-        format!("services that ended: {ended:?}, rows: {rows:?}, at the gateway: {at_gateway:?}, dead letters: {dead}")
+        // Beyond the first: a reply was lost with a connection.
+        let connects = self.ctx.nats.subscriber().statistics().connects.load(Ordering::Relaxed);
+        format!("ended: {ended:?}, rows: {rows:?}, gateway: {at_gateway:?}, dead letters: {dead}, connects: {connects}")
     }
 
     /// The next replies, whatever they answer.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use eventicket_contracts::Clock;
-use eventicket_kit::http::Reserved;
+use eventicket_kit::http::{ANY_PORT, Reserved};
 use eventicket_kit::{Context, Settings};
 use eventicket_nats::{Nats, StreamLimits};
 use eventicket_servers::Restarts;
@@ -28,8 +28,6 @@ use crate::threads;
 
 /// How long parts may take to finish what they hold.
 const GRACE: Duration = Duration::from_secs(20);
-/// A free port of this machine.
-pub const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// A log that is longer at a start is put aside.
 const LONG_LOG: u64 = 64 << 20;
 

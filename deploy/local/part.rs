@@ -98,7 +98,7 @@ pub async fn mock_gateway(settings: &Settings, data: PathBuf, shutdown: Cancella
 /// The address is not of this machine or taken; the folder cannot be made.
 pub async fn mailbox(settings: &Settings, folder: PathBuf, shutdown: CancellationToken) -> anyhow::Result<()> {
     let listen = address(&settings.smtp_url).context("EVENTICKET_SMTP_URL")?;
-    let mailbox = Mailbox::bind(listen, folder).await.with_context(|| format!("the mailbox at {listen}"))?;
+    let mailbox = Mailbox::bind(listen, folder).with_context(|| format!("the mailbox at {listen}"))?;
     mailbox.run(shutdown).await;
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use eventicket_kit::http::Reserved;
+use eventicket_kit::http::{ANY_PORT, Reserved};
 use eventicket_kit::{Settings, telemetry};
 use eventicket_nats::{Nats, StreamLimits, ensure_streams};
 use eventicket_servers::{Home, Options, Servers};
@@ -16,7 +16,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::fleet::{self, ANY_PORT, Fleet, Plan, ledger, mails, open_log};
+use crate::fleet::{self, Fleet, Plan, ledger, mails, open_log};
 use crate::interrupts::Interrupts;
 use crate::part::{Part, local_url};
 use crate::platform::Platform;
@@ -56,7 +56,6 @@ pub struct Args {
 }
 
 struct Running {
-    /// The API's, while its processes come and go.
     /// Kept for the parts that listen at them, also while these are started again.
     ports: Vec<Reserved>,
     servers: Servers,
@@ -270,23 +269,26 @@ fn needs_mailbox() -> bool {
     given("EVENTICKET_SMTP_URL").is_none()
 }
 
-/// Keeps the ports of all that listens with this platform, and enters those that are free ones into the settings.
+/// Keeps the ports that parts listen at, and enters those that are free ones into the settings. The parts' metrics have theirs
+/// from the fleet.
 fn reserve_all(settings: &mut Settings) -> anyhow::Result<Vec<Reserved>> {
-    let mut ports = vec![reserve(settings.gateway_listen)?];
-    settings.gateway_listen = ports[0].address()?;
-    let mut any = || {
-        let port = Reserved::new(ANY_PORT).context("there is no free port")?;
+    let api = reserve(settings.gateway_listen)?;
+    settings.gateway_listen = api.address()?;
+    let mut ports = vec![api];
+    let mut keep = |address| {
+        let port = Reserved::new(address).with_context(|| format!("cannot listen on {address}"))?;
         let address = port.address()?;
         ports.push(port);
         anyhow::Ok(address)
     };
     if needs_mock_gateway() {
-        settings.payment_gateway_url = format!("http://{}", any()?);
-        // All replicas of payments share it.
-        settings.payment_webhook_listen = Some(settings.payment_webhook_listen.map_or_else(&mut any, Ok)?);
+        settings.payment_gateway_url = format!("http://{}", keep(ANY_PORT)?);
+        settings.payment_webhook_listen.get_or_insert(ANY_PORT);
     }
+    // All replicas of payments share it.
+    settings.payment_webhook_listen = settings.payment_webhook_listen.map(&mut keep).transpose()?;
     if needs_mailbox() {
-        settings.smtp_url = format!("smtp://{}", any()?);
+        settings.smtp_url = format!("smtp://{}", keep(ANY_PORT)?);
     }
     Ok(ports)
 }

@@ -1,6 +1,6 @@
 //! Listeners, and the endpoints of health and metrics.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
@@ -14,6 +14,9 @@ use tokio_util::sync::CancellationToken;
 /// Connections that wait to be accepted, as far as the kernel lets it: Linux allows as many. One too many is dropped, and who
 /// connects tries again only after a second, so that of a rush's first moment whole thousands would be a second late.
 const BACKLOG: i32 = 4096;
+
+/// A free port of 127.0.0.1, for who listens.
+pub const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Whether the process can serve now: its dependencies answer.
 pub type Ready = Arc<dyn Fn() -> bool + Send + Sync>;
@@ -100,7 +103,7 @@ mod tests {
         metrics::counter!("kit_test_total").increment(3);
         metrics::histogram!("kit_test_seconds").record(0.02);
         metrics::histogram!("kit_test_items").record(100.0);
-        let listener = bind_reuseport(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let listener = bind_reuseport(ANY_PORT).unwrap();
         let address = listener.local_addr().unwrap();
         let (ready, shutdown) = (Arc::new(AtomicBool::new(false)), CancellationToken::new());
         let flag = Arc::clone(&ready);
@@ -122,7 +125,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_is_kept_for_those_who_share_it() {
-        let reserved = Reserved::new(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let reserved = Reserved::new(ANY_PORT).unwrap();
         let address = reserved.address().unwrap();
         assert!(std::net::TcpListener::bind(address).is_err(), "not for others");
         drop(bind_reuseport(address).unwrap());
@@ -131,7 +134,7 @@ mod tests {
 
     #[tokio::test]
     async fn two_listeners_share_a_port() {
-        let first = bind_reuseport(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let first = bind_reuseport(ANY_PORT).unwrap();
         let second = bind_reuseport(first.local_addr().unwrap()).unwrap();
         assert_eq!(first.local_addr().unwrap(), second.local_addr().unwrap());
     }

@@ -1,7 +1,6 @@
 //! From the command to the mailbox, over a real broker, database and mail server; identity and bookings are played.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use eventicket_contracts::subjects::{self, FENCE, Service};
 use eventicket_contracts::text::Email;
 use eventicket_contracts::{Currency, CustomerId, EventId, Json, Money, SagaId, TicketTypeId, Timestamp, codes};
 use eventicket_kit::Context;
-use eventicket_kit::http::Reserved;
+use eventicket_kit::http::{ANY_PORT, Reserved};
 use eventicket_nats::{Outgoing, QueryError, QueryServer, command_headers};
 use eventicket_notifications::mailbox::{self, Mailbox};
 use eventicket_notifications::{DATABASE, MIGRATOR};
@@ -47,7 +46,7 @@ impl Stage {
     async fn set() -> Self {
         let world = eventicket_testkit::world().await;
         world.database(DATABASE, &MIGRATOR).await;
-        let port = Reserved::new(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let port = Reserved::new(ANY_PORT).unwrap();
         let address = port.address().unwrap();
         let ctx = Context::for_tests(&world.database_url, &world.nats_url).await.unwrap().with_settings(|s| {
             s.database_prefix = world.prefix.clone();
@@ -65,7 +64,7 @@ impl Stage {
 
     async fn mail_server(&mut self) -> CancellationToken {
         let down = CancellationToken::new();
-        let server = Mailbox::bind(self.port.address().unwrap(), self.mails.path()).await.unwrap();
+        let server = Mailbox::bind(self.port.address().unwrap(), self.mails.path()).unwrap();
         self.running.spawn(server.run(down.clone()));
         down
     }

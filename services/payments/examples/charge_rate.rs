@@ -10,7 +10,6 @@
 
 use std::collections::HashMap;
 use std::io::Read as _;
-use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use eventicket_contracts::envelope::{Answer, Envelope, Half, Item, Key, Reply};
 use eventicket_contracts::payments::Charge;
 use eventicket_contracts::subjects::{self, Service};
 use eventicket_contracts::{Currency, CustomerId, Money, SagaId};
-use eventicket_kit::http::Reserved;
+use eventicket_kit::http::{ANY_PORT, Reserved};
 use eventicket_kit::seal::SealKeys;
 use eventicket_kit::{Context, Settings};
 use eventicket_mock_gateway::{Config, Webhooks};
@@ -125,8 +124,7 @@ async fn measure(load: &Load) -> anyhow::Result<()> {
     let home = Home::temporary()?;
     let servers = Servers::start(&home, Options::default()).await?;
     let mut settings = Settings::development(&servers.database_url, &servers.nats_url);
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let (gateway_port, webhooks_port) = (Reserved::new(any)?, Reserved::new(any)?);
+    let (gateway_port, webhooks_port) = (Reserved::new(ANY_PORT)?, Reserved::new(ANY_PORT)?);
     let gateway_at = gateway_port.address()?;
     settings.payment_gateway_url = format!("http://{gateway_at}");
     settings.payment_webhook_listen = Some(webhooks_port.address()?);

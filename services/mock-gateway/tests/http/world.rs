@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use eventicket_kit::http::ANY_PORT;
 use eventicket_mock_gateway::{Config, Server, Webhooks};
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -95,8 +96,7 @@ impl World {
 }
 
 async fn start(data: &Path, webhooks: Option<Webhooks>) -> (SocketAddr, JoinHandle<anyhow::Result<()>>) {
-    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let config = Config { listen, data: data.to_owned(), key: KEY.into(), latency: Duration::ZERO, webhooks };
+    let config = Config { listen: ANY_PORT, data: data.to_owned(), key: KEY.into(), latency: Duration::ZERO, webhooks };
     let server = Server::bind(config).await.unwrap();
     (server.local_addr(), tokio::spawn(server.run(CancellationToken::new())))
 }

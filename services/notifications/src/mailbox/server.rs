@@ -48,7 +48,7 @@ impl Mailbox {
     ///
     /// # Errors
     /// The port is taken, or the folder cannot be made.
-    pub async fn bind(listen: SocketAddr, folder: impl Into<PathBuf>) -> io::Result<Self> {
+    pub fn bind(listen: SocketAddr, folder: impl Into<PathBuf>) -> io::Result<Self> {
         let folder: Arc<Path> = folder.into().into();
         std::fs::create_dir_all(&folder)?;
         Ok(Self { listener: bind_reuseport(listen)?, folder })
@@ -184,6 +184,7 @@ impl Handler for Receiver {
 mod tests {
     use super::*;
     use crate::mailbox::list;
+    use eventicket_kit::http::ANY_PORT;
 
     async fn talk(address: SocketAddr, lines: &[&str]) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -203,16 +204,16 @@ mod tests {
         [a, b, c, d, e, f, "Subject: Hi", "", text, ".", "QUIT"]
     }
 
-    async fn mailbox() -> (SocketAddr, tempfile::TempDir, CancellationToken, tokio::task::JoinHandle<()>) {
+    fn mailbox() -> (SocketAddr, tempfile::TempDir, CancellationToken, tokio::task::JoinHandle<()>) {
         let (folder, shutdown) = (tempfile::tempdir().unwrap(), CancellationToken::new());
-        let mailbox = Mailbox::bind(SocketAddr::from(([127, 0, 0, 1], 0)), folder.path()).await.unwrap();
+        let mailbox = Mailbox::bind(ANY_PORT, folder.path()).unwrap();
         let address = mailbox.local_addr().unwrap();
         (address, folder, shutdown.clone(), tokio::spawn(mailbox.run(shutdown)))
     }
 
     #[tokio::test]
     async fn keeps_one_of_each_message_id() {
-        let (address, folder, shutdown, running) = mailbox().await;
+        let (address, folder, shutdown, running) = mailbox();
         for (id, text) in [("Message-ID: <1@x>", "first"), ("Message-ID: <1@x>", "again"), ("Message-ID: <2@x>", "2")] {
             let answer = talk(address, &message(id, text)).await;
             assert!(answer.contains("354") && answer.contains("221"), "{answer}");
@@ -227,7 +228,7 @@ mod tests {
 
     #[tokio::test]
     async fn bounds_lines_and_messages() {
-        let (address, folder, shutdown, running) = mailbox().await;
+        let (address, folder, shutdown, running) = mailbox();
         let long = "x".repeat(MAX_LINE as usize + 1);
         assert!(talk(address, &message("Message-ID: <1@x>", &long)).await.contains("500 line too long"));
         let line = "y".repeat(MAX_LINE as usize - 2);
@@ -241,7 +242,7 @@ mod tests {
 
     #[tokio::test]
     async fn shutdown_closes_who_is_idle_and_keeps_what_arrives() {
-        let (address, folder, shutdown, running) = mailbox().await;
+        let (address, folder, shutdown, running) = mailbox();
         let mut stream = BufReader::new(TcpStream::connect(address).await.unwrap());
         let all = message("Message-ID: <1@x>", "late");
         let (before, after) = all.split_at(4);

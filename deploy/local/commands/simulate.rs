@@ -90,7 +90,7 @@ fn broken(simulator: &Simulator, plan: &Plan, seed: u64, outcome: &Outcome) {
 fn explored(simulator: &Simulator, most: u64) -> bool {
     let mut sound = true;
     for world in &WORLDS {
-        let explored = explore(simulator, world, most);
+        let explored = explore(simulator, world, None, most);
         let end = if explored.complete { "all" } else { "not all" };
         output::line(&format!(
             "{:<48} {:>9} states, {end} of its ways in {}",

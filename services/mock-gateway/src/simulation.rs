@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -32,6 +33,7 @@ pub struct Gateway {
 }
 
 /// An idempotency key: the request it stands for, and its answer once there is one.
+#[derive(Debug)]
 struct Key {
     request: String,
     stored: Option<(u16, Bytes)>,
@@ -176,6 +178,11 @@ impl Gateway {
     /// A crash: changes that were not carried out never are. With `all`, what was stored is forgotten, too.
     pub fn forget_keys(&mut self, all: bool) {
         self.keys.retain(|_, key| key.stored.is_some() && !all);
+    }
+
+    /// Its keys with what they stand for, and how many ids it has made, to tell its states apart.
+    pub fn keys(&self) -> impl Debug {
+        (&self.keys, &self.made)
     }
 
     /// When the next end comes by itself.

@@ -14,7 +14,7 @@ use crate::world::{Sim, World};
 /// Failures that open a breaker here.
 pub(crate) const FAILURES: u32 = 2;
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Known {
     breaker: Breaker,
     version: i64,
@@ -22,6 +22,7 @@ struct Known {
 }
 
 /// A replica's view of all breakers.
+#[derive(Debug)]
 pub(crate) struct Breakers {
     policies: BTreeMap<String, Policy>,
     known: BTreeMap<String, Known>,

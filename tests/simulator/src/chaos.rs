@@ -131,7 +131,7 @@ impl World {
     /// Mishaps that come between two steps.
     pub fn mishap(&self) {
         if self.befalls(Kind::Crash) {
-            let process = self.some_process();
+            let process = self.victim.get().unwrap_or_else(|| self.some_process());
             let pause = [300, 3_000, 40_000][self.choose(if self.settings.is_fine { 3 } else { 1 }) as usize];
             self.tell(Some(process), || format!("crashes, and starts again in {pause} ms"));
             self.crash(process, pause);
@@ -169,7 +169,8 @@ impl World {
         }
     }
 
-    fn some_process(&self) -> ProcessId {
+    /// One of all.
+    pub fn some_process(&self) -> ProcessId {
         let count = u32::try_from(self.processes.borrow().len()).unwrap_or(1);
         ProcessId(self.choose(count) as usize)
     }

@@ -10,6 +10,7 @@ use eventicket_planted::Fault as Planted;
 
 use crate::executor::{On, Wait};
 use crate::flaws::Flaw;
+use crate::mind::Flag;
 use crate::processes::ProcessId;
 use crate::world::{Sim, World};
 
@@ -20,13 +21,13 @@ const SLOW: (i64, i64) = (2_000, 300_000);
 const MOST_DOUBLINGS: u32 = 10;
 
 /// A row that has a task here.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Drive {
     version: Cell<i32>,
     /// Somebody wants to know: answered also where nothing is news.
     owed: Cell<bool>,
     /// It is to be looked at now.
-    poked: Rc<Cell<bool>>,
+    poked: Rc<Flag>,
 }
 
 impl World {
@@ -38,7 +39,9 @@ impl World {
         drive.owed.set(asked);
         if let Some(known) = driven.rows.borrow().get(row.key()) {
             known.owed.set(known.owed.get() || asked);
-            known.poked.set(known.poked.get() || asked || known.version.get() < row.version());
+            if asked || known.version.get() < row.version() {
+                known.poked.raise(0);
+            }
             if known.version.get() >= row.version() {
                 return;
             }
@@ -117,5 +120,5 @@ async fn go_on(sim: &Sim, me: ProcessId, mut row: Row, drive: &Rc<Drive>) {
 
 async fn wait(sim: &Sim, drive: &Drive, pause: i64) {
     sim.pause(Wait { until: sim.now() + pause, on: On::Flag(drive.poked.clone()) }).await;
-    drive.poked.set(false);
+    drive.poked.lower();
 }

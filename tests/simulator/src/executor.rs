@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use crate::mind::{Flag, Mind};
 use crate::network::Stream;
 use crate::processes::ProcessId;
 use crate::store::Lock;
@@ -25,7 +26,7 @@ pub(crate) struct Wait {
 #[derive(Clone, Debug)]
 pub(crate) enum On {
     Nothing,
-    Flag(Rc<Cell<bool>>),
+    Flag(Rc<Flag>),
     Lock(Lock),
     Mail(Stream),
     /// Replies, or anything else that wakes a replica of the orchestrator.
@@ -88,24 +89,29 @@ struct Task {
     work: Option<Work>,
     wait: Wait,
     number: u64,
-    /// What it has seen since it last knew nothing, for the fingerprint of explored worlds.
-    seen: u64,
+    /// What it has met since it last knew nothing, as a hash.
+    knows: u64,
 }
 
 /// All tasks; the one that ran longest ago is the first.
-#[derive(Default)]
 pub(crate) struct Tasks {
     all: RefCell<Vec<Task>>,
     parked: RefCell<Option<Wait>>,
     number: Cell<u64>,
+    mind: Rc<Mind>,
 }
 
 impl Tasks {
-    /// Adds a task, which ends with its process.
+    pub fn new(mind: Rc<Mind>) -> Self {
+        Self { all: RefCell::default(), parked: RefCell::default(), number: Cell::default(), mind }
+    }
+
+    /// Adds a task, which ends with its process, and knows what the one that adds it does.
     pub fn spawn(&self, process: Option<ProcessId>, name: &'static str, work: impl Future<Output = ()> + 'static) {
         self.number.set(self.number.get() + 1);
         let number = self.number.get();
-        let task = Task { process, name, work: Some(Box::pin(work)), wait: Wait::turn(), number, seen: 0 };
+        let knows = self.mind.knows();
+        let task = Task { process, name, work: Some(Box::pin(work)), wait: Wait::turn(), number, knows };
         self.all.borrow_mut().push(task);
     }
 
@@ -117,7 +123,7 @@ impl Tasks {
         work: impl Future<Output = ()> + 'static,
     ) {
         self.spawn(process, name, work);
-        self.run(self.number.get(), || 0);
+        self.run(self.number.get());
     }
 
     /// The numbers of the tasks that can go on, the one that ran longest ago first.
@@ -132,19 +138,24 @@ impl Tasks {
         self.all.borrow().iter().map(|task| time_of(task.process, &task.wait)).min().unwrap_or(NEVER)
     }
 
-    /// Runs a task up to where it waits; `seen` tells afterwards what it has read.
-    pub fn run(&self, number: u64, seen: impl Fn() -> u64) {
-        let taken = {
+    /// Runs a task up to where it waits.
+    pub fn run(&self, number: u64) {
+        let (taken, former) = {
             let mut all = self.all.borrow_mut();
             let Some(at) = all.iter().position(|task| task.number == number) else { return };
             let mut task = all.remove(at);
-            let work = task.work.take();
+            let (work, former) = (task.work.take(), self.mind.enter(task.knows));
+            if let On::Flag(flag) = &task.wait.on {
+                self.mind.learn(flag);
+            }
             all.push(task);
-            work
+            (work, former)
         };
-        let Some(mut work) = taken else { return };
+        let Some(mut work) = taken else { return self.mind.back(former) };
         let ended = work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
         let wait = self.parked.borrow_mut().take();
+        let knows = self.mind.knows();
+        self.mind.back(former);
         {
             let mut all = self.all.borrow_mut();
             if let Some(at) = all.iter().rposition(|task| task.number == number) {
@@ -152,7 +163,7 @@ impl Tasks {
                     all.remove(at);
                 } else {
                     all[at].wait = wait.unwrap_or_else(Wait::turn);
-                    all[at].seen = if all[at].wait.on.is_outset() { 0 } else { fold(all[at].seen, seen()) };
+                    all[at].knows = if all[at].wait.on.is_outset() { 0 } else { knows };
                     all[at].work = Some(work);
                     return;
                 }
@@ -173,12 +184,8 @@ impl Tasks {
     /// What all tasks wait for, for fingerprints and for those that ask why a run does not end.
     pub fn shown(&self) -> Vec<(Option<ProcessId>, &'static str, String, u64)> {
         let all = self.all.borrow();
-        all.iter().map(|t| (t.process, t.name, format!("{:?}", t.wait), t.seen)).collect()
+        all.iter().map(|t| (t.process, t.name, format!("{:?}", t.wait), t.knows)).collect()
     }
-}
-
-fn fold(a: u64, b: u64) -> u64 {
-    (a.rotate_left(5) ^ b).wrapping_mul(0x517c_c1b7_2722_0a95)
 }
 
 /// Waits once.
@@ -210,21 +217,28 @@ impl World {
     /// Lets others go first, or not.
     pub async fn step(&self) {
         if self.settings.is_fine {
-            self.edge().await;
-        }
-    }
-
-    /// Lets others go first behind a commit or a publish: in small worlds, too, where processes end there.
-    pub async fn edge(&self) {
-        if self.settings.has_edges {
             self.pause(Wait::turn()).await;
         }
     }
 
-    /// Does something beside what follows, or before it: in small worlds without crashes that is the same, since whoever
-    /// takes what is sent may be late.
+    /// Lets others go first behind what a process does that may end there.
+    pub async fn edge(&self, process: ProcessId) {
+        if self.has_edges(process) {
+            self.pause(Wait::turn()).await;
+        }
+    }
+
+    /// The same behind the taking of messages; where each statement is a step, the first one is that.
+    pub async fn taken(&self, process: ProcessId) {
+        if !self.settings.is_fine {
+            self.edge(process).await;
+        }
+    }
+
+    /// Does something beside what follows; before it where the process does not end between the two: that is the same then,
+    /// since whoever takes what is sent may be late.
     pub async fn beside(&self, process: ProcessId, name: &'static str, work: impl Future<Output = ()> + 'static) {
-        if self.settings.has_edges {
+        if self.has_edges(process) {
             self.tasks.spawn(Some(process), name, work);
         } else {
             work.await;

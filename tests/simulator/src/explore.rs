@@ -2,16 +2,17 @@
 //! before are not gone on from.
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::chaos::{Chaos, Kind};
+use crate::faults::Planted;
 use crate::invariants::Violation;
+use crate::mind::hash;
 use crate::run::{Outcome, Simulator};
 use crate::scenario::Scenario;
+use crate::store::Tables;
 use crate::timeline::Timeline;
-use crate::world::{Sim, World};
+use crate::world::{Settings, Sim, World};
 
 /// A small world.
 #[derive(Clone, Copy, Debug)]
@@ -72,22 +73,24 @@ pub struct Explored {
     pub broken: Option<(Violation, Timeline)>,
 }
 
-/// Explores a world on all processors, beginning at most so many ways.
-pub fn explore(simulator: &Simulator, world: &Small, most: u64) -> Explored {
+/// Explores a world on all processors, beginning at most so many ways; with a fault that is to be found, where there is one.
+pub fn explore(simulator: &Simulator, world: &Small, fault: Option<Planted>, most: u64) -> Explored {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let search = Search {
         simulator,
         world,
+        fault,
         most,
         seen: Mutex::default(),
         front: Mutex::new(Front::default()),
         news: Condvar::new(),
     };
-    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(|| search.work()))));
+    let work = || Planted::during(fault, || search.work());
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
     let (states, front) = (owned(search.seen).len(), owned(search.front));
     let complete = front.broken.is_none() && front.branches.is_empty();
     let broken = front.broken.map(|(violation, decisions)| {
-        let told = world.go(simulator, decisions, true, |_, _| true).story;
+        let told = Planted::during(fault, || world.go(simulator, fault, decisions, true, |_, _| true).story);
         (violation, told)
     });
     Explored { states, ways: front.ways, complete, broken }
@@ -98,6 +101,7 @@ struct Search<'a> {
     /// The same one for all: what it seals tells its states apart.
     simulator: &'a Simulator,
     world: &'a Small,
+    fault: Option<Planted>,
     most: u64,
     /// Hashes of the states.
     seen: Mutex<HashSet<u64>>,
@@ -174,22 +178,22 @@ impl Search<'_> {
     fn follow(&self, Branch { decisions, tables: known }: Branch) -> (Outcome, Vec<u64>) {
         let (parting, mut tables) = (decisions.len(), Vec::new());
         let mut messages = (u64::MAX, 0);
-        let outcome = self.world.go(self.simulator, decisions, false, |sim, made| {
+        let outcome = self.world.go(self.simulator, self.fault, decisions, false, |sim, made| {
             let now = sim.store.borrow().tables.changes();
             if now >= tables.len() {
                 let same = known.get(now).filter(|_| made < parting);
                 tables.resize(now + 1, same.copied().unwrap_or_else(|| sim.hash_of_tables()));
             }
-            sim.seen.set(tables[now]);
+            sim.mind.set_tables(tables[now]);
             // On the way to where this way parts from the others everything is known.
             if made < parting {
                 return true;
             }
             let changes = sim.broker.borrow().changes;
             if messages.0 != changes {
-                messages = (changes, hash(&sim.broker.borrow().shown()));
+                messages = (changes, hash(format_args!("{:?}", sim.broker.borrow().shown())));
             }
-            let state = hash(&(sim.fingerprint(), messages.1));
+            let state = sim.fingerprint(messages.1);
             locked(&self.seen).insert(state)
         });
         (outcome, tables)
@@ -215,12 +219,14 @@ impl Small {
     fn go(
         &self,
         simulator: &Simulator,
+        fault: Option<Planted>,
         decisions: Vec<u32>,
         tells: bool,
         mut look: impl FnMut(&Sim, usize) -> bool,
     ) -> Outcome {
         let (scenario, chaos) = (Scenario::small(self.bookings, self.webhooks), Chaos::only(self.mishaps));
-        simulator.small(scenario, chaos, decisions, tells, |sim: &Sim| look(sim, sim.decisions()))
+        let settings = Settings { is_fine: false, tells, flaw: fault.and_then(Planted::flaw) };
+        simulator.small(scenario, chaos, settings, decisions, |sim: &Sim| look(sim, sim.decisions()))
     }
 }
 
@@ -236,31 +242,41 @@ impl World {
     /// Of what is committed.
     fn hash_of_tables(&self) -> u64 {
         let store = self.store.borrow();
-        let t = &store.tables;
-        let mut text = String::new();
-        let sagas: Vec<_> = t.sagas.values().map(|j| (&j.row.saga, j.row.version, j.dispatcher)).collect();
-        let _ = write!(text, "{sagas:?}{:?}{:?}{:?}{:?}", t.counts, t.breakers, t.holds, t.events);
-        let _ = write!(text, "{:?}{:?}{:?}{:?}", t.offers, t.fences, t.seats, t.charges);
-        let _ = write!(text, "{:?}{:?}{:?}{:?}{:?}", t.payers, t.starts, t.watches, t.webhooks, t.deliveries);
-        hash(&text)
+        let Tables {
+            sagas,
+            requests,
+            counts,
+            breakers,
+            holds,
+            events,
+            offers,
+            fences,
+            seats,
+            charges,
+            payers,
+            starts,
+            watches,
+            webhooks,
+            deliveries,
+        } = &*store.tables;
+        let journal: Vec<_> = sagas.values().map(|j| (&j.row.saga, j.row.version, j.dispatcher, &j.history)).collect();
+        let of_sagas = (journal, requests, counts, breakers);
+        let of_bookings = (holds, events, offers, fences, seats);
+        let of_payments = (charges, payers, starts, watches, webhooks);
+        hash(format_args!("{of_sagas:?}{of_bookings:?}{of_payments:?}{deliveries:?}"))
     }
 
-    /// Of all that decides how the world goes on.
-    fn fingerprint(&self) -> u64 {
-        let mut text = String::new();
-        let mut tasks: Vec<_> = self.tasks.shown();
+    /// Of all that decides how the world goes on, and of what the invariants know of its past; `messages` is of those that
+    /// are stored.
+    fn fingerprint(&self, messages: u64) -> u64 {
+        let mut tasks = self.tasks.shown();
         tasks.sort();
-        let gateway = self.gateway.borrow();
+        let (store, gateway) = (self.store.borrow(), self.gateway.borrow());
+        let stored = (self.mind.tables(), &store.locks, messages);
         let (intents, refunds): (Vec<_>, Vec<_>) = (gateway.intents().collect(), gateway.refunds().collect());
-        let _ = write!(text, "{}{:?}{tasks:?}{}", self.now(), self.seen.get(), self.broker.borrow().down_until);
-        let _ = write!(text, "{intents:?}{refunds:?}{:?}{:?}", gateway.next_due(), self.processes.borrow());
-        let _ = write!(text, "{:?}{}", self.chaos.borrow().left, self.is_calm());
-        hash(&text)
+        let money = (intents, refunds, gateway.next_due(), gateway.keys());
+        let memory = (self.processes.borrow(), self.replicas.borrow(), self.driven.borrow(), self.victim.get());
+        let rest = (self.now(), self.chaos.borrow().left, self.is_calm(), self.knowledge.borrow());
+        hash(format_args!("{tasks:?}{stored:?}{money:?}{memory:?}{rest:?}"))
     }
-}
-
-fn hash(text: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    hasher.finish()
 }

@@ -32,8 +32,20 @@ impl Planted {
 
     /// How runs are made to find it; one of the platform is planted beside that.
     pub fn plan(self, webhooks: bool) -> Plan {
-        let flaw = if let Self::Surroundings(flaw) = self { Some(flaw) } else { None };
-        Plan { webhooks: Some(webhooks), flaw }
+        Plan { webhooks: Some(webhooks), flaw: self.flaw() }
+    }
+
+    /// As one of the surroundings.
+    pub(crate) const fn flaw(self) -> Option<Flaw> {
+        if let Self::Surroundings(flaw) = self { Some(flaw) } else { None }
+    }
+
+    /// Runs with it planted on this thread, where it is one of the platform.
+    pub(crate) fn during<T>(fault: Option<Self>, run: impl FnOnce() -> T) -> T {
+        match fault {
+            Some(Self::Platform(fault)) => eventicket_planted::with(fault, run),
+            _ => run(),
+        }
     }
 
     /// Why it cannot show here.
@@ -61,11 +73,7 @@ pub struct Found {
 /// Runs with a fault until it is found, at most so many times.
 pub fn hunt(simulator: &Simulator, planted: Planted, webhooks: bool, most: u64) -> Option<Found> {
     let plan = planted.plan(webhooks);
-    let search = || search(simulator, &plan, 1, most);
-    let (runs, found) = match planted {
-        Planted::Platform(fault) => eventicket_planted::with(fault, search),
-        Planted::Surroundings(_) => search(),
-    };
+    let (runs, found) = Planted::during(Some(planted), || search(simulator, &plan, 1, most));
     let (seed, outcome) = found?;
     Some(Found { runs, seed, rule: outcome.violation?.rule })
 }

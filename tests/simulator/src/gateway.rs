@@ -1,7 +1,7 @@
 //! The payment gateway behind its wires: calls and their answers may be lost, late or repeated, and webhooks come in any
 //! order, until they are taken.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use eventicket_mock_gateway::simulation::{Answer, Fate, Gateway, Webhook};
@@ -9,6 +9,7 @@ use eventicket_payments::simulation::{Call, Observed, Request};
 
 use crate::chaos::Kind;
 use crate::executor::{On, Wait};
+use crate::mind::Flag;
 use crate::processes::ProcessId;
 use crate::webhooks::Taken;
 use crate::world::{Sim, World};
@@ -41,7 +42,7 @@ fn kinds(webhooks: &[Webhook]) -> String {
     webhooks.iter().map(|webhook| webhook.kind.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-type Line = Rc<(RefCell<Option<Answer>>, Rc<Cell<bool>>)>;
+type Line = Rc<(RefCell<Option<Answer>>, Rc<Flag>)>;
 
 impl World {
     fn gateway_process(&self) -> ProcessId {
@@ -75,6 +76,7 @@ impl World {
     /// Sends webhooks, each until it is taken.
     pub fn send_webhooks(self: &Rc<Self>, webhooks: Vec<Webhook>) {
         for webhook in webhooks {
+            self.mind.learn(&webhook);
             // The gateway keeps what it has to send beyond its own end.
             self.tasks.spawn_waiting(None, "webhook", deliver(Rc::clone(self), webhook));
         }
@@ -94,7 +96,7 @@ async fn answer(sim: Sim, me: ProcessId, request: Request, line: Line, late: i64
         Err(told) if sim.befalls(Kind::Gateway) && told.status == 200 => Gateway::unavailable(),
         Err(told) => told,
         Ok(change) => {
-            sim.step().await;
+            sim.edge(me).await;
             if let Some(intent) = change.confirms() {
                 sim.confirmed(me, intent);
             }
@@ -115,15 +117,16 @@ async fn answer(sim: Sim, me: ProcessId, request: Request, line: Line, late: i64
             told
         }
     };
-    sim.step().await;
+    sim.mind.learn(&told);
+    sim.edge(me).await;
     if told.unheard || sim.befalls(Kind::Loss) {
         return;
     }
     if sim.befalls(Kind::LateAnswer) {
         sim.sleep(sim.lateness()).await;
     }
+    line.1.raise(sim.mind.hash(&told));
     line.0.borrow_mut().get_or_insert(told);
-    line.1.set(true);
 }
 
 /// Sends a webhook until it is taken.

@@ -27,7 +27,7 @@ pub struct Violation {
 }
 
 /// What is known of the past.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Knowledge {
     /// When the hearts of replicas that are gone beat last.
     gone: BTreeMap<Name, i64>,

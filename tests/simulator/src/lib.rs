@@ -26,6 +26,7 @@ mod end;
 mod executor;
 mod gateway;
 mod invariants;
+mod mind;
 mod network;
 mod notifications;
 mod operator;

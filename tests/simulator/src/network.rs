@@ -1,7 +1,6 @@
 //! The broker and the wires to it: streams keep messages until they are acknowledged, and deliver them again where that
 //! does not come. A message may be refused, lost, stored twice or late; its publisher may not learn what became of it.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -9,6 +8,7 @@ use eventicket_contracts::envelope::{Item, Reply};
 
 use crate::chaos::Kind;
 use crate::executor::NEVER;
+use crate::mind::Flag;
 use crate::processes::ProcessId;
 use crate::world::World;
 
@@ -162,7 +162,7 @@ impl World {
             self.tell(Some(from), || format!("what it publishes to {} comes again in {later} ms", stream.service()));
             store(now + later);
         }
-        self.edge().await;
+        self.edge(from).await;
         Ok(())
     }
 
@@ -212,8 +212,8 @@ impl World {
             self.tell(Some(from), || "an answer to a request is lost".to_owned());
             return;
         }
+        inbox.here.raise(self.mind.hash(&answer));
         inbox.answer.replace(Some(answer));
-        inbox.here.set(true);
     }
 }
 
@@ -233,5 +233,5 @@ pub(crate) struct Inbox {
 #[derive(Default)]
 pub(crate) struct Slot {
     pub answer: std::cell::RefCell<Option<Answer>>,
-    pub here: Rc<Cell<bool>>,
+    pub here: Rc<Flag>,
 }

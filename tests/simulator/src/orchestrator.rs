@@ -39,6 +39,7 @@ const LOOK: i64 = 200;
 const RELEASE: usize = 200;
 
 /// What comes to a replica beside replies.
+#[derive(Debug)]
 pub(crate) enum Input {
     Start(Box<StartSaga>, String),
     Act(Act, String),
@@ -47,7 +48,7 @@ pub(crate) enum Input {
 }
 
 /// The inputs of a replica that wait for a turn.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Inputs {
     waiting: RefCell<Vec<Input>>,
     pub wake: Rc<Cell<bool>>,
@@ -55,6 +56,8 @@ pub(crate) struct Inputs {
     holds: Cell<bool>,
     /// Counts of the dead that it inherits.
     heritage: RefCell<Vec<BTreeMap<String, i64>>>,
+    /// What it keeps in mind from turn to turn that is not stored, as a hash.
+    retained: Cell<u64>,
 }
 
 impl Inputs {
@@ -112,6 +115,7 @@ impl Replica {
             self.look().await;
             self.turn(work).await;
             self.inputs.holds.set(!self.memory.held.is_empty());
+            self.inputs.retained.set(self.sim.mind.hash(&(&self.memory.held, &self.breakers)));
         }
     }
 
@@ -128,10 +132,12 @@ impl Replica {
         let most = if sim.settings.is_fine && sim.choose(3) == 0 { MESSAGES } else { 1 };
         let letters = sim.broker.borrow_mut().deliver(Stream::Replies, sim.now(), most);
         for (number, message) in letters {
+            sim.mind.learn(&message);
             let Payload::Replies(replies) = &*message.payload else { continue };
             let letter = Rc::new(Letter { number, open: Cell::new(replies.len()) });
             work.extend(replies.iter().map(|reply| Work::Reply(reply.clone(), letter.clone())));
         }
+        sim.mind.learn(&*self.inputs.waiting.borrow());
         work.extend(self.inputs.waiting.take().into_iter().map(|input| match input {
             Input::Start(start, to) => Work::Start(start, Some(to.into())),
             Input::Act(act, to) => Work::Act(act, Some(to.into())),
@@ -141,6 +147,9 @@ impl Replica {
         let due = self.memory.timers.take_due(sim.clock(self.me), 512);
         work.extend(due.into_iter().map(|saga| Work::Poke(saga, SagaInput::Timer)));
         work.sort_by_key(rank);
+        if !work.is_empty() {
+            sim.taken(self.me).await;
+        }
         work
     }
 
@@ -163,6 +172,7 @@ impl Replica {
 
     /// Looks at breakers and at the sagas that they hold.
     async fn look(&mut self) {
+        self.sim.mind.learn(&*self.inputs.heritage.borrow());
         for counts in self.inputs.heritage.take() {
             for (service, n) in counts {
                 *self.memory.counts.entry(service).or_default() += n;

@@ -30,7 +30,7 @@ const LOOKS: u32 = 10;
 const LEASE: i64 = 30_000;
 
 /// What a replica keeps in memory.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Driven {
     pub rows: RefCell<BTreeMap<Key, Rc<Drive>>>,
 }

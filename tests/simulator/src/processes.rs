@@ -75,6 +75,7 @@ impl World {
             }
             (process.is_up, process.stalled_until) = (false, self.now() + pause);
         }
+        self.victim.take();
         self.knowledge.borrow_mut().gone(self.name(id), self.processes.borrow()[id.0].last_beat);
         self.replicas.borrow_mut().remove(&id);
         self.tasks.end(Some(id));
@@ -110,7 +111,9 @@ impl World {
     pub fn living(&self, part: &str) -> Vec<ProcessId> {
         let count = self.processes.borrow().len();
         let of_part = |id: &ProcessId| self.processes.borrow()[id.0].part == part;
-        (0..count).map(ProcessId).filter(|id| of_part(id) && self.runs(*id)).collect()
+        let living = (0..count).map(ProcessId).filter(|id| of_part(id) && self.runs(*id)).collect();
+        self.mind.learn(&living);
+        living
     }
 
     /// How long the heart of a replica of this name has not beaten.

@@ -21,7 +21,7 @@ struct Attempts {
 }
 
 /// The rounds of all sagas.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Rounds(BTreeMap<(Uuid, String, u32), Attempts>);
 
 impl Rounds {

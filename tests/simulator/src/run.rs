@@ -63,7 +63,7 @@ impl Simulator {
     fn run(&self, plan: &Plan, mut choices: Choices, tells: bool) -> Outcome {
         let scenario = Scenario::draw(&mut choices, plan.webhooks);
         let storm = choices.choose(4);
-        let settings = Settings { is_fine: true, has_edges: true, tells, flaw: plan.flaw };
+        let settings = Settings { is_fine: true, tells, flaw: plan.flaw };
         let sim = World::new(settings, choices, Arc::clone(&self.shop), scenario, Chaos::drawn(storm));
         begin(&sim);
         sim.run(|_| true);
@@ -75,13 +75,14 @@ impl Simulator {
         &self,
         scenario: Scenario,
         chaos: Chaos,
+        settings: Settings,
         values: Vec<u32>,
-        tells: bool,
         look: impl FnMut(&Sim) -> bool,
     ) -> Outcome {
-        let settings = Settings { is_fine: false, has_edges: chaos.left[Kind::Crash as usize] > 0, tells, flaw: None };
+        let crashes = chaos.left[Kind::Crash as usize] > 0;
         let sim = World::new(settings, Choices::given(values), Arc::clone(&self.shop), scenario, chaos);
         begin(&sim);
+        sim.victim.set(crashes.then(|| sim.some_process()));
         sim.run(look);
         outcome(&sim)
     }
@@ -100,6 +101,8 @@ fn begin(sim: &Sim) {
     crate::scenario::put_on_sale(sim);
     sim.tell(None, || format!("{:?}", sim.scenario));
     for number in 0..sim.scenario.bookings.len() {
+        sim.mind.enter(0);
+        sim.mind.learn(&number);
         sim.tasks.spawn(None, "customer", crate::customers::book(Rc::clone(sim), number));
     }
     for number in 0..sim.scenario.changes.len() {

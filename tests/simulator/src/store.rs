@@ -20,6 +20,7 @@ use eventicket_saga::breaker::Breaker;
 use crate::chaos::Kind;
 use crate::executor::{On, Wait};
 use crate::flaws::Flaw;
+use crate::mind::Mind;
 use crate::processes::ProcessId;
 use crate::world::Sim;
 
@@ -94,11 +95,11 @@ pub(crate) struct Tables {
     pub deliveries: BTreeMap<Key, Answer>,
 }
 
-/// Tables that know how often somebody was about to change them.
-#[derive(Default)]
+/// Tables that know how often somebody was about to change them, and tell the task that runs that it reads.
 pub(crate) struct Counted {
     tables: Tables,
     changes: usize,
+    mind: Rc<Mind>,
 }
 
 impl Counted {
@@ -112,6 +113,7 @@ impl Deref for Counted {
     type Target = Tables;
 
     fn deref(&self) -> &Tables {
+        self.mind.reads();
         &self.tables
     }
 }
@@ -119,6 +121,7 @@ impl Deref for Counted {
 impl DerefMut for Counted {
     fn deref_mut(&mut self) -> &mut Tables {
         self.changes += 1;
+        self.mind.reads();
         &mut self.tables
     }
 }
@@ -158,10 +161,9 @@ pub(crate) enum Write {
 }
 
 /// Rows and locks.
-#[derive(Default)]
 pub(crate) struct Store {
     pub tables: Counted,
-    locks: BTreeMap<Lock, u64>,
+    pub locks: BTreeMap<Lock, u64>,
     open: BTreeMap<u64, Open>,
     number: u64,
 }
@@ -173,6 +175,11 @@ struct Open {
 }
 
 impl Store {
+    pub fn new(mind: Rc<Mind>) -> Self {
+        let tables = Counted { tables: Tables::default(), changes: 0, mind };
+        Self { tables, locks: BTreeMap::new(), open: BTreeMap::new(), number: 0 }
+    }
+
     pub fn is_free(&self, lock: &Lock) -> bool {
         !self.locks.contains_key(lock)
     }
@@ -211,7 +218,6 @@ impl Tx {
     /// A statement reaches the database, unless something is in its way.
     pub async fn statement(&mut self) -> Result<(), Fault> {
         self.sim.step().await;
-        self.sim.has_read.set(true);
         if self.sim.befalls(Kind::Statement) {
             self.sim.tell(Some(self.process), || "a statement fails: the connection is cut".to_owned());
             return Err(Fault::Transient("the connection was cut".to_owned()));
@@ -275,7 +281,7 @@ impl Tx {
         let writes = std::mem::take(&mut self.writes);
         self.sim.apply(self.process, writes);
         self.sim.store.borrow_mut().release(self.number);
-        self.sim.edge().await;
+        self.sim.edge(self.process).await;
         if lost == Some(true) {
             self.sim.tell(Some(self.process), || "its commit is made, and the answer is lost".to_owned());
             return Err(Fault::Transient("the connection was cut at the commit".to_owned()));

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use eventicket_payments::simulation::{Event, Hinted, Row};
 
+use crate::mind::Flag;
 use crate::processes::ProcessId;
 use crate::world::Sim;
 
@@ -20,7 +21,7 @@ pub(crate) enum Taken {
 }
 
 /// Where the answer comes.
-pub(crate) type Told = Rc<(Cell<Option<Taken>>, Rc<Cell<bool>>)>;
+pub(crate) type Told = Rc<(Cell<Option<Taken>>, Rc<Flag>)>;
 
 /// Hands a webhook over to a replica.
 pub(crate) fn hand_over(sim: &Sim, to: ProcessId, body: Vec<u8>) -> Told {
@@ -29,7 +30,7 @@ pub(crate) fn hand_over(sim: &Sim, to: ProcessId, body: Vec<u8>) -> Told {
     sim.tasks.spawn(Some(to), "webhook", async move {
         let taken = take(&handling, to, &body).await;
         answer.0.set(Some(taken));
-        answer.1.set(true);
+        answer.1.raise(handling.mind.hash(&taken));
     });
     told
 }

@@ -24,11 +24,13 @@ pub(crate) async fn work(sim: Sim, me: ProcessId, stream: Stream) {
         sim.pause(Wait::on(On::Mail(stream))).await;
         let most = if sim.settings.is_fine && sim.choose(3) == 0 { MESSAGES } else { 1 };
         let letters = sim.broker.borrow_mut().deliver(stream, sim.now(), most);
+        letters.iter().for_each(|(_, message)| sim.mind.learn(message));
         let items: Vec<Delivered> = letters.iter().flat_map(|(_, message)| opened(message)).collect();
         if items.is_empty() {
             continue;
         }
         sim.tell(Some(me), || format!("takes {}", items.iter().map(shown).collect::<Vec<_>>().join(", ")));
+        sim.taken(me).await;
         let handled = split(&sim, me, stream, &items).await;
         let finishing = sim.clone();
         sim.beside(me, "finish", finish(finishing, me, letters, items, handled)).await;

@@ -15,6 +15,7 @@ use crate::choices::Choices;
 use crate::executor::{NEVER, On, Tasks, Wait};
 use crate::flaws::Flaw;
 use crate::invariants::{Knowledge, Violation};
+use crate::mind::Mind;
 use crate::network::{Broker, Slot};
 use crate::orchestrator::Inputs;
 use crate::payments::Driven;
@@ -40,8 +41,6 @@ pub(crate) type Sim = Rc<World>;
 pub(crate) struct Settings {
     /// Each statement is a step of its own.
     pub is_fine: bool,
-    /// Each commit and each publish is the end of a step.
-    pub has_edges: bool,
     /// A story is told.
     pub tells: bool,
     pub flaw: Option<Flaw>,
@@ -68,11 +67,13 @@ pub(crate) struct World {
     pub scenario: Scenario,
     pub commits: Cell<u64>,
     pub steps: Cell<u64>,
-    /// Of what is committed, where a world is explored.
-    pub seen: Cell<u64>,
-    /// Whether the task that runs has read of it.
-    pub has_read: Cell<bool>,
+    /// What the task that runs knows.
+    pub mind: Rc<Mind>,
+    /// In a small world, the process that may end: whatever it takes, commits, publishes or carries out ends a step.
+    pub victim: Cell<Option<ProcessId>>,
     choices: RefCell<Choices>,
+    /// Decisions before this step.
+    before: Cell<usize>,
     now: Cell<i64>,
     number: Cell<u64>,
     /// Mishaps are over, and operators do what is left to them.
@@ -83,14 +84,14 @@ impl World {
     /// A world before its first step.
     pub fn new(settings: Settings, choices: Choices, shop: Arc<Shop>, scenario: Scenario, chaos: Chaos) -> Sim {
         let gateway = Gateway::new(scenario.webhooks);
-        let catalogue = shop.catalogue.clone();
+        let (catalogue, mind) = (shop.catalogue.clone(), Rc::new(Mind::new(!settings.is_fine)));
         Rc::new_cyclic(|me| Self {
             me: me.clone(),
             driven: RefCell::default(),
             story: RefCell::new(Timeline::new(settings.tells)),
             settings,
-            tasks: Tasks::default(),
-            store: RefCell::default(),
+            tasks: Tasks::new(Rc::clone(&mind)),
+            store: RefCell::new(Store::new(Rc::clone(&mind))),
             broker: RefCell::default(),
             gateway: RefCell::new(gateway),
             processes: RefCell::default(),
@@ -104,9 +105,10 @@ impl World {
             scenario,
             commits: Cell::new(0),
             steps: Cell::new(0),
-            seen: Cell::new(0),
-            has_read: Cell::new(false),
+            mind,
+            victim: Cell::default(),
             choices: RefCell::new(choices),
+            before: Cell::new(0),
             now: Cell::new(BEGIN),
             number: Cell::new(0),
             calm: Cell::new(false),
@@ -114,6 +116,7 @@ impl World {
     }
 
     pub fn now(&self) -> i64 {
+        self.mind.looks(self.now.get());
         self.now.get()
     }
 
@@ -121,8 +124,18 @@ impl World {
         self.calm.get()
     }
 
+    /// One of so many alternatives; what is not the ordinary one the task that runs knows of.
     pub fn choose(&self, of: u32) -> u32 {
-        self.choices.borrow_mut().choose(of)
+        let value = self.choices.borrow_mut().choose(of);
+        if value > 0 {
+            self.mind.learn(&(self.decisions() - self.before.get(), value));
+        }
+        value
+    }
+
+    /// Whether others may go first behind whatever a process does.
+    pub fn has_edges(&self, process: ProcessId) -> bool {
+        self.settings.is_fine || self.victim.get() == Some(process)
     }
 
     /// Of so many that could go next, the first one in half of the cases.
@@ -148,6 +161,7 @@ impl World {
 
     pub fn fresh_number(&self) -> u64 {
         self.number.set(self.number.get() + 1);
+        self.mind.learn(&self.number.get());
         self.number.get()
     }
 
@@ -185,7 +199,7 @@ impl World {
         let flagged = |is: bool| if is { 0 } else { NEVER };
         match &wait.on {
             On::Nothing => wait.until,
-            On::Flag(flag) => flagged(flag.get()),
+            On::Flag(flag) => flagged(flag.is_up()),
             On::Lock(lock) => flagged(self.store.borrow().is_free(lock)),
             On::Mail(stream) => self.broker.borrow().next_mail(*stream),
             On::Inputs(wake) if wake.get() => 0,
@@ -234,6 +248,8 @@ impl World {
                 self.never_ends();
                 break;
             }
+            self.mind.enter(0);
+            self.before.set(self.decisions());
             self.look_after_processes();
             self.mishap();
             self.tasks.ready(&mut ready, |process, wait| self.is_ready(process, wait));
@@ -252,9 +268,7 @@ impl World {
                 }
             }
             let next = ready[self.choose_next(ready.len())];
-            self.has_read.set(false);
-            let seen = || if self.has_read.get() { self.seen.get() } else { 0 };
-            if let Err(said) = crate::panics::caught(|| self.tasks.run(next, seen)) {
+            if let Err(said) = crate::panics::caught(|| self.tasks.run(next)) {
                 self.violate("nothing panics", said);
             }
         }

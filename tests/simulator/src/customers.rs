@@ -24,9 +24,17 @@ const AGAIN: i64 = 500;
 /// How often something is asked for, after which its asker gives up.
 const TRIES: u32 = 12;
 
+/// A customer comes to book.
+pub(crate) fn come(sim: &Sim, number: usize) {
+    sim.mind.knowing(sim.mind.hash(&number), || sim.tasks.spawn(None, "customer", book(Rc::clone(sim), number)));
+}
+
 /// One booking of a customer.
-pub(crate) async fn book(sim: Sim, number: usize) {
+async fn book(sim: Sim, number: usize) {
     let Some(booking) = sim.scenario.bookings.get(number).cloned() else { return };
+    if !sim.settings.is_fine && number + 1 < sim.scenario.bookings.len() {
+        come(&sim, number + 1);
+    }
     if booking.at > 0 {
         sim.sleep(booking.at).await;
     }
@@ -82,7 +90,9 @@ fn attend(sim: &Sim, booking: Booking, number: usize, customer: CustomerId, id: 
     if !booking.later.is_empty() {
         sim.tasks.spawn_waiting(None, "pay", pay(Rc::clone(sim), booking.later, number, customer, id));
     }
-    sim.tasks.spawn_waiting(None, "authenticate", authenticate(Rc::clone(sim), id));
+    sim.mind.knowing(sim.mind.hash(&id), || {
+        sim.tasks.spawn_waiting(None, "authenticate", authenticate(Rc::clone(sim), id))
+    });
 }
 
 /// Gives a payment method whenever one is awaited, or replaces one that takes time.

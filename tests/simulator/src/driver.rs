@@ -47,8 +47,11 @@ impl World {
             }
             drive.owed.set(known.owed.get());
         }
-        driven.rows.borrow_mut().insert(row.key().clone(), drive.clone());
-        self.tasks.spawn(Some(me), "drive", run(Rc::clone(self), me, row, drive, asked));
+        let former = driven.rows.borrow_mut().insert(row.key().clone(), drive.clone());
+        driven.replaced.borrow_mut().extend(former);
+        self.mind.knowing(self.mind.hash(&(&row, asked)), || {
+            self.tasks.spawn(Some(me), "drive", run(Rc::clone(self), me, row, drive, asked));
+        });
     }
 }
 
@@ -69,6 +72,7 @@ async fn go_on(sim: &Sim, me: ProcessId, mut row: Row, drive: &Rc<Drive>) {
     let mut waits = 0;
     let mut next = row.next_call();
     while let Some(call) = next {
+        sim.mind.only(&(&row, call, waits));
         let observed = match sim.shop.requests.request(&row, call) {
             Ok(request) => sim.call(me, request, call).await,
             Err(observed) => observed,
@@ -113,6 +117,7 @@ async fn go_on(sim: &Sim, me: ProcessId, mut row: Row, drive: &Rc<Drive>) {
             let (first, longest) = if slow { SLOW } else { BACKOFF };
             let pause = (first << waits.min(MOST_DOUBLINGS)).min(longest);
             waits += 1;
+            sim.mind.only(&(&row, next, waits));
             wait(sim, drive, pause).await;
         }
     }

@@ -29,6 +29,9 @@ pub struct Small {
 
 /// A late answer of the payment gateway, while time passes for others.
 const LATE: [(Kind, u32); 2] = [(Kind::LateAnswer, 1), (Kind::Pass, 1)];
+const REPEAT: (Kind, u32) = (Kind::Repeat, 1);
+const CRASH: (Kind, u32) = (Kind::Crash, 1);
+const OPERATOR: (Kind, u32) = (Kind::Operator, 1);
 
 const fn one(name: &'static str, mishaps: &'static [(Kind, u32)], webhooks: bool) -> Small {
     Small { name, bookings: 1, mishaps, webhooks }
@@ -38,26 +41,25 @@ const fn two(name: &'static str, mishaps: &'static [(Kind, u32)]) -> Small {
     Small { name, bookings: 2, mishaps, webhooks: false }
 }
 
-/// The worlds that are explored, the smaller ones first.
-pub const WORLDS: [Small; 14] = [
+/// The worlds that are explored, the smaller ones first: with each mishap, one booking with each two of them, and one with all.
+pub const WORLDS: [Small; 17] = [
     one("one booking, and nothing happens", &[], true),
-    one("one booking, one repeat", &[(Kind::Repeat, 1)], true),
+    one("one booking, one repeat", &[REPEAT], true),
     one("one booking, one late answer", &LATE, true),
-    one("one booking, one action of an operator", &[(Kind::Operator, 1)], true),
+    one("one booking, one crash", &[CRASH], true),
     two("two bookings of the last ticket", &[]),
     two("two bookings, one late answer", &LATE),
-    two("two bookings, one repeat", &[(Kind::Repeat, 1)]),
-    one("one booking, one crash", &[(Kind::Crash, 1)], false),
-    one("one booking, one repeat, one late answer", &[(Kind::Repeat, 1), LATE[0], LATE[1]], false),
-    one("one booking, one repeat, one operator", &[(Kind::Repeat, 1), (Kind::Operator, 1)], false),
-    two("two bookings, one action of an operator", &[(Kind::Operator, 1)]),
-    one("one booking, one crash, one repeat", &[(Kind::Crash, 1), (Kind::Repeat, 1)], false),
-    two("two bookings, one crash", &[(Kind::Crash, 1)]),
-    one(
-        "one booking, one of each",
-        &[(Kind::Repeat, 1), (Kind::Crash, 1), (Kind::Operator, 1), LATE[0], LATE[1]],
-        false,
-    ),
+    one("one booking, one repeat, one late answer", &[REPEAT, LATE[0], LATE[1]], false),
+    two("two bookings, one repeat", &[REPEAT]),
+    one("one booking, one crash, one late answer", &[CRASH, LATE[0], LATE[1]], false),
+    one("one booking, one operator", &[OPERATOR], true),
+    one("one booking, one crash, one repeat", &[CRASH, REPEAT], false),
+    one("one booking, one late answer, one operator", &[LATE[0], LATE[1], OPERATOR], false),
+    two("two bookings, one crash", &[CRASH]),
+    one("one booking, one repeat, one operator", &[REPEAT, OPERATOR], false),
+    two("two bookings, one operator", &[OPERATOR]),
+    one("one booking, one crash, one operator", &[CRASH, OPERATOR], false),
+    one("one booking, one of each", &[REPEAT, CRASH, OPERATOR, LATE[0], LATE[1]], false),
 ];
 
 /// What an exploration has seen.

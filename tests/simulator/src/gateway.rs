@@ -63,7 +63,8 @@ impl World {
             let late = if copy > 0 || self.befalls(Kind::Late) { self.lateness() } else { 0 };
             let (sim, to, request, line) = (Rc::clone(self), self.gateway_process(), request.clone(), line.clone());
             if self.processes.borrow()[to.0].is_up {
-                self.tasks.spawn(Some(to), "call", answer(sim, to, request, line, late));
+                let knows = self.mind.hash(&(&request, late, self.now()));
+                self.mind.knowing(knows, || self.tasks.spawn(Some(to), "call", answer(sim, to, request, line, late)));
             }
         }
         self.pause(Wait { until: self.now() + CALL_TIMEOUT, on: On::Flag(line.1.clone()) }).await;
@@ -76,9 +77,10 @@ impl World {
     /// Sends webhooks, each until it is taken.
     pub fn send_webhooks(self: &Rc<Self>, webhooks: Vec<Webhook>) {
         for webhook in webhooks {
-            self.mind.learn(&webhook);
             // The gateway keeps what it has to send beyond its own end.
-            self.tasks.spawn_waiting(None, "webhook", deliver(Rc::clone(self), webhook));
+            self.mind.knowing(self.mind.hash(&webhook), || {
+                self.tasks.spawn_waiting(None, "webhook", deliver(Rc::clone(self), webhook));
+            });
         }
     }
 }

@@ -261,10 +261,12 @@ impl World {
 
     /// An intent is confirmed at the gateway.
     pub fn confirmed(&self, by: ProcessId, intent: &str) {
-        let store = self.store.borrow();
-        if !store.tables.charges.values().any(|charge| charge.row.intent() == Some(intent)) {
+        let committed = self.mind.aside(|| {
+            let store = self.store.borrow();
+            store.tables.charges.values().any(|charge| charge.row.intent() == Some(intent))
+        });
+        if !committed {
             let found = format!("{intent} is, at process {}", by.0);
-            drop(store);
             self.violate("no intent is confirmed before its id is committed", found);
         }
     }
@@ -281,6 +283,10 @@ impl World {
 
     /// Money moved, or may have.
     pub fn money_moved(&self) {
+        self.mind.aside(|| self.check_money());
+    }
+
+    fn check_money(&self) {
         let (store, gateway) = (self.store.borrow(), self.gateway.borrow());
         let failed: BTreeSet<&str> = gateway
             .refunds()

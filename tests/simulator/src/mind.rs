@@ -60,6 +60,27 @@ impl Mind {
         }
     }
 
+    /// All that the task knows from now on is this: it keeps nothing else in mind.
+    pub fn only(&self, what: &dyn Debug) {
+        self.enter(self.hash(what));
+    }
+
+    /// Spawns a task that knows this only; it is a [`Mind::hash`].
+    pub fn knowing<T>(&self, knows: u64, spawn: impl FnOnce() -> T) -> T {
+        let former = self.enter(knows);
+        let spawned = spawn();
+        self.back(former);
+        spawned
+    }
+
+    /// What an invariant looks at the task does not see.
+    pub fn aside<T>(&self, look: impl FnOnce() -> T) -> T {
+        let former = self.knows.get();
+        let seen = look();
+        self.back(former);
+        seen
+    }
+
     /// The task reads of the tables.
     pub fn reads(&self) {
         let knows = self.knows.get();

@@ -41,11 +41,11 @@ impl World {
         };
         self.tell(None, || format!("an operator wants to {} {}", action.name(), crate::story::saga(saga)));
         let Some(sim) = self.me.upgrade() else { return };
-        self.mind.enter(0);
-        self.mind.learn(&(saga, &action));
-        self.tasks.spawn(None, "operator", async move {
+        let knows = self.mind.hash(&(saga, &action));
+        let work = async move {
             sim.act(saga, None, "operator", action, 3).await;
-        });
+        };
+        self.mind.knowing(knows, || self.tasks.spawn(None, "operator", work));
     }
 
     /// An operator sets a breaker.

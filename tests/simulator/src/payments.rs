@@ -33,6 +33,8 @@ const LEASE: i64 = 30_000;
 #[derive(Debug, Default)]
 pub(crate) struct Driven {
     pub rows: RefCell<BTreeMap<Key, Rc<Drive>>>,
+    /// Those whose place newer ones took, which may still run.
+    pub replaced: RefCell<Vec<Rc<Drive>>>,
 }
 
 /// Starts a replica.

@@ -27,11 +27,13 @@ pub(crate) type Told = Rc<(Cell<Option<Taken>>, Rc<Flag>)>;
 pub(crate) fn hand_over(sim: &Sim, to: ProcessId, body: Vec<u8>) -> Told {
     let told: Told = Rc::default();
     let (handling, answer) = (Rc::clone(sim), told.clone());
-    sim.tasks.spawn(Some(to), "webhook", async move {
+    let knows = sim.mind.hash(&body);
+    let handle = async move {
         let taken = take(&handling, to, &body).await;
         answer.0.set(Some(taken));
         answer.1.raise(handling.mind.hash(&taken));
-    });
+    };
+    sim.mind.knowing(knows, || sim.tasks.spawn(Some(to), "webhook", handle));
     told
 }
 

@@ -107,7 +107,7 @@ const IN_SMALL_WORLDS: [(&str, &str); 4] = [
     ("charges_without_version", "one booking, one late answer"),
     ("nobody_adopts", "one booking, one crash"),
     ("no_unique_request", "one booking, one crash"),
-    ("fence_leaves_charge", "one booking, one action of an operator"),
+    ("fence_leaves_charge", "one booking, one operator"),
 ];
 
 #[test]

@@ -13,7 +13,8 @@ const HEAD: &str = "# Load
 What `tests/load/run` and `tests/load/traced` measured; this file is written by `eventicket load report`, not by hand.
 Everything runs on one machine: PostgreSQL syncing every commit, NATS, all services, the mock payment gateway over HTTP, and
 the generator. Bookings begin at intended times, whatever is answered (an open loop), and latencies run from there to
-`confirmed`. `tests/load/peers` compares with another engine of sagas.
+`confirmed`. `tests/load/peers` compares with another engine of sagas. What limits the figures that miss their targets, by its
+profile, and what comes next is in [ARCHITECTURE.md](../../ARCHITECTURE.md#10-figures).
 
 ```sh
 tests/load/run                      # the suite, on a platform of its own; then writes this file

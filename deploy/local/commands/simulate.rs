@@ -32,6 +32,9 @@ pub struct Args {
     /// Go through small worlds in all ways instead, beginning at most --runs ways in each
     #[arg(long, conflicts_with_all = ["faults", "story"])]
     explore: bool,
+    /// Only the small worlds whose name has this in it
+    #[arg(long, requires = "explore")]
+    world: Option<String>,
     /// Plant one fault after the other, and see that each is found within --runs runs, with webhooks and without
     #[arg(long, conflicts_with = "story")]
     faults: bool,
@@ -45,7 +48,7 @@ pub async fn run(args: Args, _: &Path) -> anyhow::Result<ExitCode> {
     let sound = tokio::task::spawn_blocking(move || {
         let simulator = Simulator::default();
         match (args.explore, args.faults) {
-            (true, _) => explored(&simulator, args.runs),
+            (true, _) => explored(&simulator, args.world.as_deref().unwrap_or_default(), args.runs),
             (_, true) => hunted(&simulator, args.runs),
             _ => simulated(&simulator, &args),
         }
@@ -87,9 +90,13 @@ fn broken(simulator: &Simulator, plan: &Plan, seed: u64, outcome: &Outcome) {
     output::line(&format!("decisions: {:?}", story.values));
 }
 
-fn explored(simulator: &Simulator, most: u64) -> bool {
-    let mut sound = true;
-    for world in &WORLDS {
+fn explored(simulator: &Simulator, name: &str, most: u64) -> bool {
+    let worlds: Vec<_> = WORLDS.iter().filter(|world| world.name.contains(name)).collect();
+    let mut sound = !worlds.is_empty();
+    if !sound {
+        output::line(&format!("no world has `{name}` in its name"));
+    }
+    for world in worlds {
         let explored = explore(simulator, world, None, most);
         let end = if explored.complete { "all" } else { "not all" };
         output::line(&format!(

@@ -34,6 +34,7 @@ mod orchestrator;
 mod panics;
 mod payments;
 mod processes;
+mod replicas;
 mod rounds;
 mod scenario;
 mod shop;

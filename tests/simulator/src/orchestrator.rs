@@ -24,12 +24,11 @@ use crate::breakers::Breakers;
 use crate::executor::{NEVER, On, Wait};
 use crate::flaws::Flaw;
 use crate::network::{Answer, Payload, Stream, Unpublished};
-use crate::processes::{LAPSE, ProcessId};
+use crate::processes::ProcessId;
 use crate::store::{Lock, Tx, Write};
-use crate::world::{Sim, World};
+use crate::world::Sim;
 
-/// Between two beats, and after a turn that the database refused, ms.
-const BEAT: i64 = 500;
+/// After a turn that the database refused, ms.
 const DELAY: i64 = 50;
 /// Most messages of replies of one turn here.
 const MESSAGES: usize = 4;
@@ -53,7 +52,7 @@ pub(crate) struct Inputs {
     waiting: RefCell<Vec<Input>>,
     pub wake: Rc<Cell<bool>>,
     /// Some of its sagas are held.
-    holds: Cell<bool>,
+    pub holds: Cell<bool>,
     /// Counts of the dead that it inherits.
     heritage: RefCell<Vec<BTreeMap<String, i64>>>,
     /// What it keeps in mind from turn to turn that is not stored, as a hash.
@@ -66,7 +65,7 @@ impl Inputs {
         self.wake.set(true);
     }
 
-    fn inherit(&self, counts: BTreeMap<String, i64>) {
+    pub fn inherit(&self, counts: BTreeMap<String, i64>) {
         self.heritage.borrow_mut().push(counts);
         self.wake.set(true);
     }
@@ -105,7 +104,7 @@ pub(crate) fn start(sim: &Sim, me: ProcessId) {
     let breakers = Breakers::new(&sim.catalogue);
     let replica = Replica { sim: Rc::clone(sim), me, name, memory, inputs, breakers };
     sim.tasks.spawn(Some(me), "turns", replica.run());
-    sim.tasks.spawn_waiting(Some(me), "watch", watch(Rc::clone(sim), me));
+    sim.tasks.spawn_waiting(Some(me), "watch", crate::replicas::watch(Rc::clone(sim), me));
 }
 
 impl Replica {
@@ -534,73 +533,4 @@ async fn publish(sim: &Sim, me: ProcessId, sends: Vec<Outgoing>) -> Vec<Input> {
         }
     }
     again
-}
-
-/// Looks after the other replicas: adopts the sagas of those that are gone, then buries them.
-async fn watch(sim: Sim, me: ProcessId) {
-    loop {
-        sim.pause(Wait::on(On::Orphans(me))).await;
-        let Some(inputs) = sim.replicas.borrow().get(&me).cloned() else { return };
-        let dead = sim.dead_replicas(me);
-        let orphans: Vec<SagaId> = {
-            let store = sim.store.borrow();
-            let of_dead = |j: &Rc<crate::store::Journaled>| !j.row.saga.ended() && dead.contains(&j.dispatcher);
-            store.tables.sagas.iter().filter(|(_, j)| of_dead(j)).map(|(id, _)| *id).collect()
-        };
-        if orphans.is_empty() {
-            for name in dead {
-                if let Some(counts) = sim.store.borrow_mut().tables.counts.remove(&name) {
-                    inputs.inherit(counts);
-                }
-            }
-        }
-        for saga in orphans {
-            inputs.push(Input::Adopt(saga));
-        }
-        sim.sleep(BEAT).await;
-    }
-}
-
-impl World {
-    /// Breakers or counts have changed: who holds sagas looks at them.
-    pub fn wake_who_holds(&self) {
-        let replicas = self.replicas.borrow();
-        replicas.values().filter(|inputs| inputs.holds.get()).for_each(|inputs| inputs.wake.set(true));
-    }
-
-    /// The replicas whose heart is silent, by their names in the journal.
-    fn dead_replicas(&self, me: ProcessId) -> Vec<u64> {
-        let store = self.store.borrow();
-        let others = store.tables.counts.keys().copied().filter(|name| *name != self.name(me));
-        others.filter(|name| self.silence(*name) >= LAPSE).collect()
-    }
-
-    /// When somebody's sagas are to be adopted.
-    pub fn next_orphans(&self, me: ProcessId) -> i64 {
-        if self.has_flaw(Flaw::NobodyAdopts) {
-            return NEVER;
-        }
-        let store = self.store.borrow();
-        let others = store.tables.counts.keys().filter(|name| **name != self.name(me));
-        let silent = others.map(|name| self.silence(*name)).filter(|silence| *silence > 0);
-        silent.map(|silence| self.now() + (LAPSE - silence).max(0)).min().unwrap_or(NEVER)
-    }
-
-    /// The broker's store was lost: each replica sends again what its sagas await, once it has seen that.
-    pub fn store_was_lost(&self, pause: i64) {
-        for me in self.living("orchestrator") {
-            let Some(inputs) = self.replicas.borrow().get(&me).cloned() else { continue };
-            let name = self.name(me);
-            let Some(sim) = self.me.upgrade() else { return };
-            self.tasks.spawn(Some(me), "resend", async move {
-                sim.sleep(pause + 2 * BEAT).await;
-                let own: Vec<SagaId> = {
-                    let store = sim.store.borrow();
-                    let own = store.tables.sagas.values().filter(|j| !j.row.saga.ended() && j.dispatcher == name);
-                    own.map(|j| j.row.id).collect()
-                };
-                own.into_iter().for_each(|saga| inputs.push(Input::Within(saga, SagaInput::Resend)));
-            });
-        }
-    }
 }
